@@ -61,7 +61,14 @@ def run_on_macos(tiny: Project, box: sandbox.Sandbox, tmp_path: Path) -> Callabl
 
 
 def test_workflow_needs_nothing_that_only_linux_has(run_on_macos: Callable[..., Outcome], tiny: Project) -> None:
-    for arguments in (["status"], ["doctor"], ["build", "test", "promote"], ["engine.status"], ["engine.down"]):
+    for arguments in (
+        ["status"],
+        ["doctor"],
+        ["build", "test", "promote"],
+        ["create"],
+        ["engine.status"],
+        ["engine.down"],
+    ):
         outcome = run_on_macos(*arguments)
         assert outcome.code == 0, outcome.text
     (bundle,) = tiny.bundles()

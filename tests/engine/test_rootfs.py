@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from lyra_tasks.engine.bases.rootfs_cache import BuiltRootfs
 from lyra_tasks.engine.debian.mirror import find_mirror
 from lyra_tasks.errors import PreconditionError
 from tests.conftest import REPOSITORY
+from tests.engine.users import other_user
 from tests.packages import unpacked
 
 PYTHON = Rootfs(suite="bookworm", packages=["python3", "ca-certificates"])
@@ -77,37 +77,18 @@ try:
 except LyraError as error:
     sys.exit(f"{error.message}\\n{error.hint}")
 """
-AS_ADA = """
-mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/ids" /etc/subuid && mount --bind "$1/ids" /etc/subgid
-[ -z "$2" ] || { mount -t tmpfs none /usr/local/sbin && cp -p "$2"/* /usr/local/sbin && chmod u+s /usr/local/sbin/*; }
-cd "$1/home" && shift 2
-exec setpriv --reuid=54321 --regid=54321 --clear-groups "$@"
-"""
 
 
 @pytest.fixture
-def build_as_user(tmp_path: Path) -> Iterator[Callable[[Path | None, str], subprocess.CompletedProcess[str]]]:
+def build_as_user() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Return a function that builds the small root file system as a user with a closed home.
 
     It takes a directory with newuidmap and newgidmap, and the lines of /etc/subuid.
     """
-    for file in ("/etc/subuid", "/etc/subgid"):
-        Path(file).touch()  # where they are mounted
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        place = Path(name)
-        place.chmod(0o755)
-        (place / "passwd").write_text(f"{Path('/etc/passwd').read_text()}ada:x:54321:54321::{place}/home:/bin/sh\n")
-        (place / "home").mkdir(mode=0o700)
-        os.chown(place / "home", 54321, 54321)
-
-        def build(programs: Path | None, ids: str) -> subprocess.CompletedProcess[str]:
-            (place / "ids").write_text(ids)
-            command = ["unshare", "--mount", "sh", "-c", AS_ADA, "sh", str(place), str(programs or "")]
-            command += [sys.executable, "-c", BUILD, SMALL.model_dump_json()]
-            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HOME": str(place / "home")}
-            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-        yield build
+    with other_user() as user:
+        command = [sys.executable, "-c", BUILD, SMALL.model_dump_json()]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        yield lambda programs, ids: user.run(command, environment, programs=programs, ids=ids)
 
 
 def test_rootfs_is_the_same_for_a_user_other_than_root(
