@@ -64,7 +64,8 @@ class LyraProgram(Program):
         from lyra_tasks.tasks.usage import explain_parse_error
 
         usage_error = explain_parse_error(error, self.binary, tasks, tuple(self.initial_context.flags))
-        return Exit(console.format_error(usage_error.message, usage_error.hint), code=UsageError.exit_code)
+        console.error(usage_error.message, usage_error.hint)
+        return Exit(code=UsageError.exit_code)
 
     def parse_cleanup(self) -> None:
         """Print completions, with the values that options take."""
@@ -220,7 +221,8 @@ def _print_completion_script(shells: list[str]) -> None:
     try:
         console.print_verbatim(completion_script(shells[0] if shells else ""))
     except UsageError as error:
-        raise Exit(console.format_error(error.message, error.hint), code=UsageError.exit_code) from error
+        console.error(error.message, error.hint)
+        raise Exit(code=UsageError.exit_code) from error
 
 
 def _print_completions(collection: Any, core_context: Any) -> None:

@@ -176,6 +176,19 @@ def test_list_fits_very_narrow_terminal(tmp_path: Path, arguments: tuple[str, ..
     assert b"promote" in output if "--list" in arguments else b"--no-cache" in output
 
 
+def test_usage_error_is_wrapped_between_words(tmp_path: Path) -> None:
+    end, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 60, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm", "NO_COLOR": "1"}
+    done = subprocess.Popen([*LYRA, "verify", "guestbook-0.1.0"], cwd=tmp_path, env=environment, stderr=terminal)
+    os.close(terminal)
+    assert done.wait(60) == 2
+    lines = os.read(end, 1 << 16).decode().splitlines()
+    os.close(end)
+    assert lines[0] == "error: Unknown task 'guestbook-0.1.0'"
+    assert len(lines) == 3 and max(map(len, lines)) <= 60, lines
+
+
 def test_deleted_working_directory_is_reported(tmp_path: Path) -> None:
     deleted = tmp_path / "deleted"
     deleted.mkdir()
