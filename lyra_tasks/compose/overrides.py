@@ -35,7 +35,7 @@ def read_settings(document: Mapping[str, Any]) -> ComposeSettings:
 
 def merge_overrides(project: ComposeProject, document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tables of a Compose project with those of `.lyra.toml` over them, which win key by key."""
-    merged = _merge(copy.deepcopy(dict(project.document)), document)
+    merged = merge_tables(copy.deepcopy(dict(project.document)), document)
     for name, service in _table(document, "services").items():
         merged_service = _table(merged["services"], name)
         _replace_alternatives(merged_service, service, "healthcheck", _CHECK_KINDS)
@@ -75,10 +75,11 @@ def _has_value(location: Location, document: Any) -> bool:
     return document is not None
 
 
-def _merge(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+def merge_tables(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with another one over it, which wins key by key; `base` is changed."""
     for key, value in override.items():
         below = base.get(key)
-        base[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        base[key] = merge_tables(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return base
 
 

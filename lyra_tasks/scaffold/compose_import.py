@@ -9,10 +9,9 @@ from typing import Any
 from lyra_tasks.compose.model import DEFAULT_FILES, OVERRIDE_FILES, Finding, Location
 from lyra_tasks.compose.translation.names import make_image_name, unique_name
 from lyra_tasks.scaffold.dockerfile_import import draft_image, name_image
-from lyra_tasks.scaffold.drafts import Draft, DraftTable, dockerfile_path
+from lyra_tasks.scaffold.drafts import Draft, DraftTable, ImageOffer, dockerfile_path
 from lyra_tasks.scaffold.known_images import find_known_image
 from lyra_tasks.scaffold.project_files import ComposeFiles, ProjectFiles
-from lyra_tasks.scaffold.rendering import toml_string
 
 _REGISTRY = re.compile(r"[.:]|^localhost$")
 
@@ -108,7 +107,7 @@ def _recognize_own_images(draft: Draft, project: ProjectFiles) -> None:
                 draft.services[name].add("image", key, f"built from {path}; the Compose file names it {reference}")
                 candidates.pop(name)
         elif published:
-            draft.tables_to_paste += _offer_table(path, image_name, published[0], project)
+            draft.offers.append(ImageOffer(image_name, path, published[0], draft_image(path, project).written))
 
 
 def _repository_names(reference: str) -> set[str]:
@@ -123,10 +122,3 @@ def _repository_names(reference: str) -> set[str]:
     if len(parts) > 1:
         names |= {make_image_name(f"{parts[-2]}-{last}")}
     return names
-
-
-def _offer_table(path: str, name: str, service: str, project: ProjectFiles) -> list[str]:
-    table = draft_image(path, project).written
-    lines = [f"No service builds {path}. If services.{service} is made from it, take these lines:", ""]
-    lines += [f"[images.{name}]", *(f"{key} = {toml_string(str(value))}" for key, value in table.items())]
-    return [*lines, f"[services.{service}]", f"image = {toml_string(name)}", ""]

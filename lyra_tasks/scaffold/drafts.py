@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from lyra_tasks.compose.overrides import merge_tables
 
 
 @dataclass
@@ -20,10 +23,7 @@ class DraftTable:
 
     def get(self, key: str) -> Any:
         """Return the effective value of a key, or None; tables of both are merged."""
-        written, given = self.written.get(key), self.given.get(key)
-        if isinstance(written, dict) and isinstance(given, Mapping):
-            return {**given, **written}
-        return given if written is None else written
+        return merge_tables(copy.deepcopy(dict(self.given)), self.written).get(key)
 
     def entries(self, key: str) -> dict[str, Any]:
         """Return a table in it."""
@@ -45,21 +45,23 @@ class DraftTable:
 
     def list_paths(self) -> list[str]:
         """Return where a service has volumes, files and tmpfs."""
-        tables = [entry for key in ("volumes", "configs", "secrets") for entry in self._merged(key).values()]
+        tables = [entry for key in ("volumes", "configs", "secrets") for entry in self.entries(key).values()]
         return [str(entry["path"]) for entry in tables if "path" in entry] + list(self.entries("tmpfs"))
 
-    def volumes(self) -> dict[str, dict[str, Any]]:
-        """Return the volumes of a service."""
-        return self._merged("volumes")
 
-    def _merged(self, key: str) -> dict[str, dict[str, Any]]:
-        given, written = self.given.get(key) or {}, self.written.get(key) or {}
-        return {name: {**given.get(name, {}), **written.get(name, {})} for name in dict.fromkeys((*given, *written))}
+@dataclass(frozen=True)
+class ImageOffer:
+    """The table of an image that a service may be made from, to be pasted."""
+
+    name: str
+    dockerfile: str
+    service: str
+    table: Mapping[str, Any]
 
 
 @dataclass
 class Draft:
-    """A configuration; `tables` in `[compose]` are written as they are, `checks` are `[[tests]]`."""
+    """A configuration; `compose` is its table `[compose]`, `checks` are `[[tests]]`."""
 
     compose: dict[str, Any] = field(default_factory=dict)
     project_name: str = ""
@@ -68,7 +70,7 @@ class Draft:
     checks: list[dict[str, Any]] = field(default_factory=list)
     todos: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    tables_to_paste: list[str] = field(default_factory=list)
+    offers: list[ImageOffer] = field(default_factory=list)
     foreign_images: dict[str, list[str]] = field(default_factory=dict)
     """the references of base images and third-party images, with what uses them"""
 

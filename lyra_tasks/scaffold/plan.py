@@ -20,23 +20,11 @@ from lyra_tasks.scaffold.compose_import import draft_from_compose
 from lyra_tasks.scaffold.dockerfile_import import declare_image, draft_from_dockerfiles
 from lyra_tasks.scaffold.drafts import Draft, DraftTable, dockerfile_path
 from lyra_tasks.scaffold.project_files import TASKS_FILE, ProjectFiles
-from lyra_tasks.scaffold.rendering import render_configuration
+from lyra_tasks.scaffold.rendering import render_template
 from lyra_tasks.scaffold.service_defaults import complete_service, describe_shortage
 
 # They change without the source: an image whose context includes one is stale after each run or commit
 _GENERATED_DIRECTORIES = (".git", ".lyra", "promotion")
-_TASKS_TEMPLATE = '''\
-"""The tasks of lyra-tasks: `invoke --list` lists them. The program `lyra` has the same tasks without this file."""
-
-from lyra_tasks import namespace
-
-# To add tasks of your own:
-#
-#   import lyra_tasks
-#   namespace = lyra_tasks.collection(mine, other)
-
-__all__ = ["namespace"]
-'''
 
 
 @dataclass(frozen=True)
@@ -76,8 +64,8 @@ def plan_init(project: ProjectFiles) -> InitPlan:
         raise PreconditionError("No Dockerfile and no Compose file in this directory or below", hint=hint)
     draft = _draft_project(project)
     name = draft.project_name or make_image_name(project.directory_name)
-    text = render_configuration(name, draft, _describe_origin(project))
-    files = [PlannedFile(CONFIG_FILE_NAME, text), PlannedFile(TASKS_FILE, _TASKS_TEMPLATE)]
+    text = render_template("lyra.toml.jinja", name=name, draft=draft, origin=_describe_origin(project))
+    files = [PlannedFile(CONFIG_FILE_NAME, text), PlannedFile(TASKS_FILE, render_template("tasks.py.jinja"))]
     existing = tuple(file.path for file in files if file.path in project.files)
     images = tuple(draft.images.values())
     return InitPlan(

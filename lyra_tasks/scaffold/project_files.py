@@ -12,6 +12,7 @@ from pathlib import Path
 from lyra_tasks.compose.locate import find_compose_files
 from lyra_tasks.compose.model import ComposeProject, ComposeSettings, Finding
 from lyra_tasks.compose.project import read_project
+from lyra_tasks.config.validation.problems import format_location
 from lyra_tasks.dockerfile.parse import Dockerfile, read_dockerfile
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 
@@ -108,7 +109,10 @@ def _read_compose(root: Path, settings: ComposeSettings) -> ComposeFiles | None:
 def _impossible_error(
     root: Path, files: Sequence[Path], refusals: Sequence[Finding], project: ComposeProject
 ) -> ConfigurationError:
-    details = tuple(f"{project.places[finding.location]}: {finding.message}" for finding in refusals)
+    details = tuple(
+        f"{project.places[finding.location]}: {format_location(finding.location)}: {finding.message}"
+        for finding in refusals
+    )
     hint = "Change what the Compose file says there"
     top = next((parent for parent in root.parents if (parent / ".git").exists()), None)
     if top is not None and any(" is outside of the project" in finding.message for finding in refusals):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lyra_tasks import console
 from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos, load_config_file
 from lyra_tasks.errors import ConfigurationError, PreconditionError
-from lyra_tasks.files import display_path, sync_directory, write_file
+from lyra_tasks.files import display_path, write_file
 from lyra_tasks.results.configuration import InitFile, InitResult
 from lyra_tasks.scaffold.plan import InitPlan
 from lyra_tasks.scaffold.project_files import TASKS_FILE
@@ -21,20 +18,21 @@ from lyra_tasks.scaffold.project_files import TASKS_FILE
 def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
     """Write the planned files and return their paths, or nothing if a configuration exists already.
 
-    If the configuration is not valid or a file cannot be written, all changes are undone.
+    If a file cannot be written, all changes are undone.
     """
     if plan.has_configuration:
         return ()
     originals: dict[Path, bytes | None] = {}
     try:
         for file in sorted(plan.files, key=lambda planned_file: planned_file.path == CONFIG_FILE_NAME):
-            if file.appended_lines:
-                path = (root / file.path).resolve()  # keep a symbolic link
-                originals[path] = path.read_bytes() if path.exists() else None
-                _rewrite(path, _append_text(originals[path] or b"", file.text))
-            else:
-                _write_new(root / file.path, file.text)
-                originals[root / file.path] = None
+            path = (root / file.path).resolve() if file.appended_lines else root / file.path  # keep a symbolic link
+            original = path.read_bytes() if file.appended_lines and path.exists() else None
+            if original is None:
+                _create(path)
+            originals[path] = original
+            _rewrite(path, _append_text(original or b"", file.text))
+            if file.path == CONFIG_FILE_NAME:
+                _rewrite(path, _add_problems(file.text, path).encode())
     except BaseException:
         for path, content in originals.items():
             if content is None:
@@ -45,6 +43,16 @@ def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
     return tuple(file.path for file in plan.files)
 
 
+def _create(path: Path) -> None:
+    """Create an empty file; raise PreconditionError if there is one by now."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError as error:
+        raise PreconditionError(
+            f"{path} was created in the meantime", hint="Check it, then run `init` again"
+        ) from error
+
+
 def _append_text(original: bytes, text: str) -> bytes:
     """Append a text with the line endings of the original, whose bytes are kept."""
     newline = b"\r\n" if b"\r\n" in original else b"\n"
@@ -53,56 +61,19 @@ def _append_text(original: bytes, text: str) -> bytes:
 
 
 def _rewrite(path: Path, content: bytes) -> None:
-    write_file(path, content, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
+    write_file(path, content, stat.S_IMODE(path.stat().st_mode))
 
 
-def _write_new(path: Path, text: str) -> None:
-    """Write a file that must not exist, atomically; a configuration is validated first."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".lyra-init.", suffix=path.suffix)
-    os.close(descriptor)
-    candidate = Path(name)
+def _add_problems(text: str, file: Path) -> str:
+    """Return the text of a configuration with a TODO for each problem at its end, where no line number changes."""
     try:
-        write_file(candidate, text.encode())
-        if path.name == CONFIG_FILE_NAME and (problems := _list_problems(candidate)):
-            write_file(candidate, _add_todos(text, problems).encode())
-        _link_into_place(path, candidate)
-    except FileExistsError as error:
-        raise PreconditionError(
-            f"{path} was created in the meantime", hint="Check it, then run `init` again"
-        ) from error
-    finally:
-        candidate.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
-def _link_into_place(path: Path, candidate: Path) -> None:
-    """Give the file its final name; raise FileExistsError if it exists, which a rename alone would not detect."""
-    try:
-        path.hardlink_to(candidate)
-    except FileExistsError:
-        raise
-    except OSError:  # FAT has no hard links
-        if path.exists():
-            raise FileExistsError(path) from None
-        candidate.rename(path)
-
-
-def _list_problems(candidate: Path) -> tuple[str, ...]:
-    """Return what a configuration needs before it can be used."""
-    try:
-        error = load_config_file(candidate).error
+        error = load_config_file(file).error
     except ConfigurationError as failure:
         error = failure
     if error is None:
-        return ()
-    details = error.details or (error.message,)
-    return tuple(detail.replace(f"{display_path(candidate)}:", "line ") for detail in details)
-
-
-def _add_todos(text: str, problems: Sequence[str]) -> str:
-    """Return the text with a TODO for each problem at its end, where no line number changes."""
-    lines = [f"# TODO: {_PROBLEM_PREFIX}{' '.join(problem.split())}" for problem in problems]
-    return text + "\n" + "\n".join(lines) + "\n"
+        return text
+    details = (detail.replace(f"{display_path(file)}:", "line ") for detail in error.details or (error.message,))
+    return "\n".join([text, *(f"# TODO: {_PROBLEM_PREFIX}{' '.join(detail.split())}" for detail in details), ""])
 
 
 def read_todos(plan: InitPlan, root: Path) -> InitPlan:

@@ -64,16 +64,16 @@ def complete_service(
 def _is_internal(draft: Draft, name: str, *, has_check: bool, is_own: bool) -> bool:
     """Return whether nothing but other services needs the ports: the Compose project does not publish any.
 
-    Without a health check, `tcp` on a published port tells when the service is ready. A worker, which runs another
-    command in the image of a server, has no ports at all.
+    Without a health check, `tcp` on a published port tells when the service is ready. A worker or a oneshot, which runs
+    another command in the image of a server, has no ports at all.
     """
     service = draft.services[name]
     has_dependents = any(name in (other.get("depends_on") or ()) for other in draft.services.values())
     has_check = has_check or bool(service.get("healthcheck"))
     has_command = bool(service.get("command") or service.get("entrypoint"))
     users = [other for other in draft.services.values() if is_own and other.get("image") == service.get("image")]
-    is_worker = has_command and len(users) > 1 and not has_dependents
-    return not service.get("ports") and (is_worker or (has_check and (has_dependents or not is_own)))
+    is_worker = service.get("oneshot") or (has_command and len(users) > 1 and not has_dependents)
+    return not service.get("ports") and bool(is_worker or (has_check and (has_dependents or not is_own)))
 
 
 def _add_ports(service: DraftTable, image: DeclaredImage, known: KnownImage | None) -> None:
@@ -100,7 +100,7 @@ def _assign_user(service: DraftTable, known: KnownImage | None, *, is_own: bool,
 
 
 def _size_volumes(service: DraftTable, known: KnownImage) -> None:
-    for key, volume in service.volumes().items():
+    for key, volume in service.entries("volumes").items():
         if volume.get("read_only"):
             continue  # whoever writes to it says so
         if "size" not in volume and known.size != "64m":
@@ -120,7 +120,7 @@ def _add_volumes(service: DraftTable, image: DeclaredImage, known: KnownImage) -
             service.todos.append(f"the image declares a volume at {path!r}, which is not a path in a container")
         elif path not in mounts if path in image.volumes else not is_covered(path, mounts):
             mounts.append(path)
-            name = unique_name(path.strip("/").replace("/", "-"), service.volumes())
+            name = unique_name(path.strip("/").replace("/", "-"), service.entries("volumes"))
             service.add_entry("volumes", name, {"path": path, "description": f"data in {path}"})
     needed = [tmpfs for path, tmpfs in known.tmpfs_for.items() if any(is_covered(mount, [path]) for mount in mounts)]
     for path in (*known.tmpfs, *needed):
@@ -144,7 +144,7 @@ def _add_environment(service: DraftTable, image: DeclaredImage) -> None:
             service.todos.append(f"{name} has several lines: use a file in configs")
         else:
             entry = {"secret": True, "required": True} if is_secret_name(name) else {"default": variable.value}
-            service.add_entry("environment", name, {**entry, "description": description})
+            service.add_entry("environment", name, entry | ({"description": description} if description else {}))
 
 
 def choose_cpus(services: Iterable[DraftTable], host_cpus: int = os.cpu_count() or 1) -> float:
@@ -173,7 +173,7 @@ def describe_shortage(services: Iterable[DraftTable], host_cpus: int, host_memor
 
 def _add_limits(service: DraftTable, known: KnownImage | None, cpus: float) -> None:
     limits = service.entries("limits")
-    sizes = [volume.get("size", "64m") for volume in service.volumes().values()]
+    sizes = [volume.get("size", "64m") for volume in service.entries("volumes").values()]
     disk = sum(map(parse_size, (*sizes, *service.entries("tmpfs").values()))) + parse_size(_TMP_SIZE)
     if "cpus" not in limits:
         service.add_entry("limits", "cpus", cpus)

@@ -221,6 +221,19 @@ def test_compose_secrets_configs_and_unsupported_mounts(tmp_path: Path) -> None:
     assert any("docker.sock" in todo for todo in todos(root))
 
 
+def test_image_that_may_be_the_own_one_is_offered_as_a_table(tmp_path: Path) -> None:
+    for name in ("kitchen", "cellar"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "Dockerfile").write_text("FROM scratch\nUSER 1:1\n")
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: 'ghcr.io/acme/inn:1', user: '1:1'}}\n")
+    init_project(tmp_path)
+    text = (tmp_path / ".lyra.toml").read_text()
+    _, _, offer = text.partition("services.web is made from it, take these lines:\n#\n")
+    pasted = [line.removeprefix("# ") for line in offer.splitlines()[:4]]
+    assert pasted == ["[images.cellar]", 'context = "cellar"', "[services.web]", 'image = "cellar"']
+    assert text.count("No service builds") == 2
+
+
 def test_context_contains_copied_files(tmp_path: Path) -> None:
     config = load_sample("bakery", tmp_path).config
     contexts = {name: (image.context, image.dockerfile) for name, image in config.images.items()}
@@ -518,7 +531,7 @@ def test_interrupted_init_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
     write_compose_project(tmp_path, SERVICE_HEAD + "      A: b\n")
     before = sorted(tmp_path.iterdir())
-    monkeypatch.setattr("lyra_tasks.scaffold.run._list_problems", interrupt)
+    monkeypatch.setattr("lyra_tasks.scaffold.run.load_config_file", interrupt)
     with pytest.raises(KeyboardInterrupt):
         init_project(tmp_path)
     assert sorted(tmp_path.iterdir()) == before

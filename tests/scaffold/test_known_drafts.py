@@ -138,3 +138,14 @@ def test_worker_in_the_image_of_a_server_has_no_ports(tmp_path: Path) -> None:
     services = load_config(tmp_path).config.services
     assert (services["web"].ports, services["worker"].ports) == ({"http": 8000}, {})
     assert services["worker"].healthcheck is None
+
+
+def test_oneshot_in_the_image_of_a_server_has_no_ports(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nUSER 1:1\nEXPOSE 8000\n")
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n  migrate: {build: ., command: [migrate]}\n"
+        "  web: {build: ., ports: ['8000:8000'], depends_on: {migrate: {condition: service_completed_successfully}}}\n"
+    )
+    init_project(tmp_path)
+    services = load_config(tmp_path).config.services
+    assert (services["migrate"].oneshot, services["migrate"].ports) == (True, {}), "the port is that of web on Proxima"
