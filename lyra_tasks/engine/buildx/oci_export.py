@@ -44,7 +44,7 @@ def can_export(engine: Engine, images: Sequence[ExportRequest]) -> bool:
 def export_layout(
     engine: Engine, images: Sequence[ExportRequest], layout: Path, directory: Path, lock_handle: int
 ) -> None:
-    """Export images into the OCI image layout `layout`; blobs that exist there are trusted and not sent.
+    """Export images into the directory of blobs in `layout`, which exists; those in it are trusted and not sent.
 
     BuildKit asks its exporter first which blobs exist. An image that consists of `FROM` another one has the same config
     and manifest, byte for byte, if BuildKit made it; the caller compares digests. `directory` gets definition and log,
@@ -53,7 +53,13 @@ def export_layout(
     empty_context = directory / "context"
     empty_context.mkdir(parents=True, exist_ok=True)
     definition = directory / "export.json"
-    definition.write_text(escape_bake_definition(json.dumps(_bake_definition(images, layout, empty_context))))
+    destinations = [directory / f"layout-{number}" for number in range(len(images))]
+    for destination in destinations:  # Buildx fails if two targets write the index of one layout at the same time
+        destination.mkdir(exist_ok=True)
+        blobs = destination / BLOBS_PATH.parts[0]
+        blobs.unlink(missing_ok=True)
+        blobs.symlink_to(layout / blobs.name)
+    definition.write_text(escape_bake_definition(json.dumps(_bake_definition(images, destinations, empty_context))))
     bake_targets(
         engine,
         definition,
@@ -65,8 +71,8 @@ def export_layout(
     )
 
 
-def _bake_definition(images: Sequence[ExportRequest], layout: Path, context: Path) -> dict[str, Any]:
-    """Return a bake definition that only exports."""
+def _bake_definition(images: Sequence[ExportRequest], layouts: Sequence[Path], context: Path) -> dict[str, Any]:
+    """Return a bake definition that only exports, each image into its own layout."""
     targets = {
         f"image-{number}": {
             "context": str(context),
@@ -74,6 +80,6 @@ def _bake_definition(images: Sequence[ExportRequest], layout: Path, context: Pat
             "platforms": [image.platform],
             "output": [f"type=oci,tar=false,{format_destination(layout)}"],
         }
-        for number, image in enumerate(images)
+        for number, (image, layout) in enumerate(zip(images, layouts, strict=True))
     }
     return {"group": {"default": {"targets": list(targets)}}, "target": targets}
