@@ -6,6 +6,7 @@ import json
 import random
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,16 @@ def test_unverified_layers_are_not_cached(tmp_path: Path) -> None:
     assert [path.name for path in entries(tmp_path, "blobs")] == [
         image.identity.layers[0].digest.removeprefix("sha256:")
     ]
+
+
+def test_blobs_that_are_linked_from_an_engine_are_not_kept(tmp_path: Path, calls: list[str]) -> None:
+    cache = replace(cached(tmp_path), keeps_engine_blobs=False)
+    image, _ = exported(SAVES["containerd"], tmp_path / "first", cache)
+    cache.save_pending(tmp_path / "first", spooled_digests(tmp_path / "first"))
+    assert not (tmp_path / "cache" / "blobs").exists()
+    assert calls == ["measure_unpacked"] * 2
+    assert exported(SAVES["containerd"], tmp_path / "second", cached(tmp_path))[0].identity == image.identity
+    assert calls == ["measure_unpacked"] * 2, "what they unpack to is kept"
 
 
 def test_cache_is_pruned_to_limit(tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def _export_images(
     is_complete = _link_stored_blobs(work.engine, manifest_digests.values(), blobs)
     if not is_complete and not can_export(work.engine, export_sources):
         return None
+    cache.keeps_engine_blobs = not is_complete
     export_missing = partial(export_layout, work.engine, export_sources, oci_layout, directory, lock)
     try:
         with console.progress(f"packing {', '.join(manifest_digests)}"):

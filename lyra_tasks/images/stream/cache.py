@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from lyra_tasks.digests import canonical_json, file_sha256, hex_part, sha256_digest
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.files import mark_used
 from lyra_tasks.images.oci import Digest, Layer
 from lyra_tasks.images.stream.codec import Compression
 from lyra_tasks.images.stream.tar import Block
@@ -65,12 +66,16 @@ class CachedLayer(Record):
 
 @dataclass
 class LayerCache:
-    """The cache in a directory, limited in size, for images whose layers have the expected diff ids."""
+    """The cache in a directory, limited in size, for images whose layers have the expected diff ids.
+
+    Blobs as the engine has them are not kept if they can be linked from its store at any time.
+    """
 
     directory: Path
     limit_bytes: int
     expected_diff_ids: Collection[str] = ()
     is_trusted: bool = True
+    keeps_engine_blobs: bool = True
     _pending: list[tuple[CachedLayer, Compression | None]] = field(default_factory=list)
 
     def find_compressed(self, start: Block, size: int, compression: Compression) -> CachedLayer | None:
@@ -108,6 +113,7 @@ class LayerCache:
 
     def find_unpacked(self, digest: str) -> Layer | None:
         """Return the layer of this blob, if it was unpacked and verified before."""
+        mark_used(self._unpacked_entry_path(digest))
         entry = self._read_entry(self._unpacked_entry_path(digest))
         return entry.layer if entry and entry.digest == digest else None
 
@@ -124,10 +130,11 @@ class LayerCache:
         """Add the noted layers whose blobs were verified; errors such as a full disk are ignored."""
         with suppress(OSError, PreconditionError):
             for entry, compression in (item for item in self._pending if item[0].digest in verified):
-                self._store_blob(spool / hex_part(entry.digest), entry.digest)
-                encoding = _ENCODINGS[compression] if compression else _ENGINE_ENCODING
-                write_record(self._content_entry_path(entry.diff_id, encoding), entry)
-                if not compression:
+                if compression or self.keeps_engine_blobs:
+                    self._store_blob(spool / hex_part(entry.digest), entry.digest)
+                    encoding = _ENCODINGS[compression] if compression else _ENGINE_ENCODING
+                    write_record(self._content_entry_path(entry.diff_id, encoding), entry)
+                if not compression and self.find_unpacked(entry.digest) is None:
                     write_record(self._unpacked_entry_path(entry.digest), entry)
             self._prune()
 
@@ -166,7 +173,6 @@ class LayerCache:
         blob.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=blob.parent, prefix=".") as directory:
             link_or_copy(source, Path(directory, "blob"))
-            os.utime(Path(directory, "blob"))  # a link has the time of the engine's own file
             Path(directory, "blob").replace(blob)
 
     def _prune(self) -> None:
