@@ -9,7 +9,9 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
+
+from isal import igzip
 
 from lyra_tasks.images.stream.tar import BlockReader
 
@@ -20,6 +22,15 @@ OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 def layer(files: Mapping[str, bytes]) -> bytes:
     """Return an uncompressed layer."""
     return tar([(name, data) for name, data in files.items()])
+
+
+def compressed_size(save: IO[bytes]) -> int:
+    """Return the size of the layers of a `docker save`, each once, and compressed as an archive of ours has them."""
+    with tarfile.open(fileobj=save) as archive:
+        entries = json.loads(archive.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        layers = sorted({layer for entry in entries for layer in entry["Layers"]})
+        blobs = (archive.extractfile(layer).read() for layer in layers)  # type: ignore[union-attr]
+        return sum(len(blob if blob.startswith(b"\x1f\x8b") else igzip.compress(blob, 2)) for blob in blobs)
 
 
 def tar(members: Sequence[tuple[str, bytes | str]]) -> bytes:
