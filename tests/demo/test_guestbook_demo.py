@@ -5,11 +5,14 @@ from __future__ import annotations
 import http.client
 import importlib
 import json
+import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,3 +129,38 @@ def test_front_is_unhealthy_but_up_without_counter(guestbook: Guestbook, monkeyp
 def test_admin_page_requires_token(guestbook: Guestbook) -> None:
     assert guestbook.request("GET", "/admin").status == 401
     assert guestbook.request("GET", "/admin", Authorization=f"Bearer {TOKEN}").status == 200
+
+
+def test_busy_service_stops_at_sigterm(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, counter.__main__ as service; service.ADDRESS = ('127.0.0.1', int(sys.argv[1]));"
+        " service.STATE = pathlib.Path(sys.argv[2]); sys.exit(service.main())"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for _ in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-B", "-c", code, str(port), str(tmp_path / "hits")],
+            cwd=DOCKERFILES / "counter", stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert "listening" in process.stdout.readline()
+        has_ended = threading.Event()
+
+        def visit(has_ended: threading.Event = has_ended) -> None:
+            while not has_ended.is_set():
+                with suppress(OSError):
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1).close()
+
+        visitors = [threading.Thread(target=visit) for _ in range(2)]
+        for visitor in visitors:
+            visitor.start()
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
+            has_ended.set()
+            process.communicate()
+            for visitor in visitors:
+                visitor.join()

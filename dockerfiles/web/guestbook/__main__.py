@@ -13,13 +13,13 @@ from guestbook.server import GuestbookServer
 from guestbook.settings import SettingsError, load_settings
 
 ADDRESS = ("0.0.0.0", 8000)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def main() -> int:
     """Return 0 after SIGTERM or SIGINT, 2 if a setting is invalid or the database cannot be opened."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # waited for, not handled: an event that a handler sets may not wake this thread while others are busy
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         server = GuestbookServer(ADDRESS, load_settings(os.environ))
     except (SettingsError, sqlite3.Error, OSError) as error:
@@ -27,7 +27,7 @@ def main() -> int:
         return 2
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}).start()
     log("listening", port=ADDRESS[1], theme=server.settings.theme)
-    stop.wait()
+    signal.sigwait(_STOP_SIGNALS)
     server.shutdown()
     server.server_close()
     log("stopped", drained=server.drain(1.0))
