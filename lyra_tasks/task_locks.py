@@ -130,7 +130,7 @@ def _wait_for_lock(state: Path, name: str, *, is_shared: bool, blockers: Collect
             if time.monotonic() >= silent_until:
                 holders = [item for item in list_running_tasks(state) if blockers is None or item.task in blockers]
                 _refuse_waiting_for_parent(holders)
-                names = " and ".join(map(str, holders)) or "another task of this project"
+                names = " and ".join(map(str, holders)) or announced or "another task of this project"
                 if names != announced:
                     announced = names
                     console.info(f"Waiting for {names} …")
