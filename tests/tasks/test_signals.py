@@ -48,7 +48,7 @@ def environment(project: Path) -> dict[str, str]:
 def interrupt(project: Path, delay_s: float, number: signal.Signals, *arguments: str) -> tuple[int, str, str]:
     """Start the program, send it a signal after a while, and return exit code and output."""
     process = subprocess.Popen(
-        [*PROGRAM, *arguments],
+        ["env", "--default-signal=HUP", *PROGRAM, *arguments],  # the tests may run below `nohup`
         cwd=project,
         env=environment(project),
         stdout=subprocess.PIPE,
