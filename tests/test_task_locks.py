@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks import task_locks
 from lyra_tasks.locks import active_runs
-from lyra_tasks.task_locks import RunLocks, hold_task, list_running_tasks
+from lyra_tasks.task_locks import RunLocks, RunningTask, hold_task, list_running_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -182,6 +184,33 @@ def test_released_task_no_longer_holds_the_checkout(tmp_path: Path) -> None:
         assert not waiting.done()
         locks.release()  # it only watches from now on
         waiting.result(timeout=10)
+
+
+def test_ending_task_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = threading.Event()
+
+    def clean() -> None:
+        with hold_task(tmp_path, "clean", "r1"):
+            ended.wait(10)
+
+    def list_once(_: Path) -> list[RunningTask]:
+        monkeypatch.setattr(task_locks, "list_running_tasks", list_none)
+        return [RunningTask("clean", "r1", 99)]
+
+    def list_none(_: Path) -> list[RunningTask]:
+        ended.set()
+        return []
+
+    monkeypatch.setattr(task_locks, "list_running_tasks", list_once)
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(clean)
+        while not list((tmp_path / "tasks").glob("*")):
+            time.sleep(0.01)
+        with hold_task(tmp_path, "build", "r2"):
+            holding.result(timeout=10)
+    assert capsys.readouterr().err == "Waiting for `clean` (run r1, pid 99) …\n", "its record goes before its lock"
 
 
 def test_run_lock_can_be_acquired_repeatedly(tmp_path: Path) -> None:
