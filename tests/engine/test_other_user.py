@@ -7,34 +7,22 @@ import shutil
 from pathlib import Path
 
 from lyra_tasks.engine import sandbox
-from tests.conftest import Project
+from tests.engine.clones import clone
 from tests.engine.relay import relayed
 from tests.engine.users import DOCKER_GID, UID, User, other_user
 from tests.packages import unpacked
 
-BASE = """
-[bases.base.rootfs]
-suite = "bookworm"
-packages = ["busybox-static"]
-variant = "extract"
-"""
 
-
-def test_whole_workflow_works_for_a_user_of_the_group_docker(
-    tiny: Project, box: sandbox.Sandbox, cache: Path, tmp_path: Path
-) -> None:
-    with (tiny.root / ".lyra.toml").open("a") as file:
-        file.write(BASE)
-    tiny.replace("app/Dockerfile", "FROM scratch", "FROM base")
-    tiny.commit("a base of packages")
+def test_whole_demo_works_for_a_user_of_the_group_docker(box: sandbox.Sandbox, cache: Path, tmp_path: Path) -> None:
+    demo = clone(tmp_path, cache, box)
     programs = unpacked(tmp_path / "root", cache, "uidmap") / "usr" / "bin"
     with other_user() as user, relayed(box.socket, user.place) as engine:
-        _give_to(user, tiny.root, "project")
+        _give_to(user, demo.root, "project")
         _give_to(user, box.config_dir, ".docker")
         os.chown(user.place / "relay.sock", 0, DOCKER_GID)
         (user.place / "relay.sock").chmod(0o660)
         hidden = ("XDG_", "DOCKER_", "LYRA_")
-        environment = {key: value for key, value in tiny.environment.items() if not key.startswith(hidden)}
+        environment = {key: value for key, value in demo.environment.items() if not key.startswith(hidden)}
         engine_directory = box.docker.parents[1].resolve()
         path = f"{engine_directory / 'cli'}:{environment['PATH']}"
         environment |= {"DOCKER_HOST": engine.address, "PATH": path}
@@ -47,7 +35,7 @@ def test_whole_workflow_works_for_a_user_of_the_group_docker(
             (["create"], there),
             (["clean"], None),
         ):
-            command = tiny.command(*arguments)
+            command = demo.command(*arguments)
             outcome = user.run(
                 command,
                 environment,
