@@ -23,7 +23,8 @@ class DraftTable:
 
     def get(self, key: str) -> Any:
         """Return the effective value of a key, or None; tables of both are merged."""
-        return merge_tables(copy.deepcopy(dict(self.given)), self.written).get(key)
+        given, written = ({key: table[key]} if key in table else {} for table in (self.given, self.written))
+        return merge_tables(copy.deepcopy(given), written).get(key)
 
     def entries(self, key: str) -> dict[str, Any]:
         """Return a table in it."""
@@ -51,7 +52,7 @@ class DraftTable:
 
 @dataclass(frozen=True)
 class ImageOffer:
-    """The table of an image that a service may be made from, to be pasted."""
+    """Lines to paste for a service that may be made from the image of a Dockerfile."""
 
     name: str
     dockerfile: str
