@@ -42,7 +42,7 @@ def add_source_changes(
     contexts = {_name_below(snapshot.context.resolve(), top) for snapshot in snapshots}
     tree = read_tree(top, facts.commit, contexts | {name for name in files if not _is_below(name, contexts)})
     differences = compare_with_tree(top, tree, files, _list_directories(snapshots, top), facts.changed_paths)
-    generated = [_name_below(root / output, top) for output in outputs]
+    generated = [_name_below(os.path.normpath(root / output), top) for output in outputs]
     changed = {
         name
         for name in (*differences.changed, *_list_missing(tree, files, snapshots, top))
