@@ -88,7 +88,7 @@ def last_rehearsal(project: Project) -> dict[str, Any]:
 def test_rehearsal_follows_both_pages_on_oldest_and_newest_engine(
     project: Project, busybox: Path, tmp_path: Path
 ) -> None:
-    """The others do so in this machine's shell; this one in that of busybox, with its tools."""
+    """Follow the pages in the shell of busybox, with its tools; the other tests use this machine's shell."""
     for name in TOOLS:
         (tmp_path / name).symlink_to(busybox / "busybox")
     outcome = project.lyra(*FROM, "--json", PATH=f"{tmp_path}:{os.environ['PATH']}")

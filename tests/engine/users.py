@@ -26,7 +26,7 @@ cd "$3" && shift 4
 
 @dataclass(frozen=True)
 class User:
-    """The user `ada`, and the directory with her home."""
+    """A user `ada`, and the directory with her home."""
 
     place: Path
 

@@ -1,4 +1,4 @@
-"""The part of `PROMOTION.md` that an operator follows, in the order of work: from trust to whether it is up."""
+"""Render the steps of `PROMOTION.md` that an operator follows, in the order of work: from trust to whether it is up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of `PROMOTION.md` on a node that has a version: upgrade, roll back, make room, is it the right one."""
+"""Render the steps of `PROMOTION.md` on a node with a version: upgrade, roll back, make room, is it the right one."""
 
 from __future__ import annotations
 

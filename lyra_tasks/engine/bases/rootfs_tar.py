@@ -1,4 +1,4 @@
-"""The tar of a root file system, as mmdebstrap writes it, without what depends on how and where it was built."""
+"""Finish the tar of a root file system by mmdebstrap: without what depends on how and where it was built."""
 
 from __future__ import annotations
 

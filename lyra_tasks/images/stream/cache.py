@@ -66,7 +66,7 @@ class CachedLayer(Record):
 
 @dataclass
 class LayerCache:
-    """The cache in a directory, limited in size, for images whose layers have the expected diff ids.
+    """A cache in a directory, limited in size, for images whose layers have the expected diff ids.
 
     Blobs as the engine has them are not kept if they can be linked from its store at any time.
     """
