@@ -31,7 +31,8 @@ _COVERAGE_OPTIONS = "--cov --cov-report=term:skip-covered"
 _ALL_TESTS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
 _QUICK_TESTS = f'{_ALL_TESTS} -m "not slow"'
 # Most of them wait for an engine: four at once, on any machine.
-_SLOW_TESTS = "--numprocesses 4 --dist loadfile -m slow"
+_THOROUGH_TESTS = "--numprocesses 4 --dist loadfile -m slow"
+_SLOW_TESTS = '--numprocesses 4 --dist loadfile -m "slow and not thorough"'
 
 
 @task
@@ -46,16 +47,22 @@ def tools(c: Any) -> None:
 
 @task(
     pre=[tools],
-    help={"only": "Run only tests whose names contain NAME", "fast": "Skip tests that need an engine or are slow"},
+    help={
+        "only": "Run only tests whose names contain NAME, thorough ones too",
+        "fast": "Skip tests that need an engine or are slow",
+        "thorough": "Run tests that explore or repeat, too; for nights and releases",
+    },
 )
-def check(c: Any, only: str = "", fast: bool = False) -> None:
+def check(c: Any, only: str = "", fast: bool = False, thorough: bool = False) -> None:
     """Check format, lint, types, spelling and docs; run the tests."""
+    if fast and thorough:
+        raise Exit("--fast and --thorough exclude each other; name one of them", code=2)
     if only:
         test_runs = [f'{_QUICK_TESTS if fast else _ALL_TESTS} -k "{only}"']
     elif fast:
         test_runs = [_QUICK_TESTS]
     else:
-        test_runs = [f"{_QUICK_TESTS} {_COVERAGE_OPTIONS}", _SLOW_TESTS]
+        test_runs = [f"{_QUICK_TESTS} {_COVERAGE_OPTIONS}", _THOROUGH_TESTS if thorough else _SLOW_TESTS]
     with c.cd(str(_HERE)):
         for command in (*_STATIC_CHECKS, *(f"pytest {options}" for options in test_runs)):
             c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False)

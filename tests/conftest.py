@@ -29,6 +29,13 @@ PROJECTS = Path(__file__).parent / "projects"
 REPOSITORY = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark thorough tests as slow, too."""
+    for item in items:
+        if item.get_closest_marker("thorough"):
+            item.add_marker(pytest.mark.slow)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """The exit code and the output of a command line."""

@@ -27,6 +27,7 @@ from lyra_tasks.engine.bases.materials import group_bases_by_build, install_base
 from lyra_tasks.engine.bases.resolve import BASE_REPOSITORY, BaseResolution, plan_base_installs, resolve_bases
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.errors import ConfigurationError, PreconditionError
+from tests.thorough import keep
 
 if TYPE_CHECKING:
     import docker
@@ -304,7 +305,7 @@ def test_changed_local_image_is_refused_until_update(workshop: Workshop) -> None
     assert moved.bases[reference] != lock.bases[reference]
 
 
-@pytest.mark.parametrize("form", ["docker-20.10", "oci", "oci-unnamed", "oci-attested", "save"])
+@pytest.mark.parametrize("form", keep(2, ["docker-20.10", "oci", "oci-unnamed", "oci-attested", "save"]))
 def test_archive_is_loaded_under_own_tag_only(workshop: Workshop, form: str) -> None:
     reference = workshop.image(f"in the engine {form}", name="archived")
     if form == "save":

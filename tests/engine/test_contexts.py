@@ -20,13 +20,14 @@ from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project, repository
 from tests.engine import machines
 from tests.engine.trees import RandomTree, describe_differences, read_image_nodes
+from tests.thorough import keep
 
 EDITS = int(os.environ.get("LYRA_TEST_EDITS", "25"))
 SEED = int(os.environ.get("LYRA_TEST_SEED", "1"))
 IMAGES = ("a", "b", "c", "d", "e")
 
 
-@pytest.fixture(params=["engine", "remote builder"])
+@pytest.fixture(params=keep(1, ["engine", "remote builder"]))
 def builder_variables(
     request: pytest.FixtureRequest, tmp_path: Path, engine: Engine, box: sandbox.Sandbox
 ) -> Iterator[dict[str, str]]:

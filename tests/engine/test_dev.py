@@ -366,6 +366,7 @@ def test_killed_create_leaves_nothing(
     other.clean()
 
 
+@pytest.mark.thorough
 def test_ten_thousand_files_are_uploaded_within_seconds(
     tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox
 ) -> None:

@@ -11,9 +11,12 @@ from lyra_tasks.engine import sandbox
 from tests import engines
 from tests.conftest import Project, tiny_project
 from tests.engine.machines import Machine
+from tests.thorough import keep_named
 
 
-@pytest.fixture(params=[name for name, kind in engines.ENGINES.items() if kind != engines.chosen()])
+@pytest.fixture(
+    params=keep_named(["20.10"], [name for name, kind in engines.ENGINES.items() if kind != engines.chosen()])
+)
 def other_engine(
     request: pytest.FixtureRequest, tmp_path: Path, busybox: Path, cache: Path
 ) -> Iterator[tuple[Machine, Project]]:

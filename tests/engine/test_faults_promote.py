@@ -14,6 +14,7 @@ from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.errors import BundleError
 from tests.conftest import Project
 from tests.faults import labs, no_traceback, refused
+from tests.thorough import keep
 
 CONTEXT = 'context = "app"\n'
 
@@ -202,7 +203,7 @@ def test_full_disk_leaves_bundles_unchanged(tiny: Project, mounted: Callable[[Pa
     assert len(tiny.bundles()) == 2
 
 
-@pytest.mark.parametrize("size", ["4k", "12k"])
+@pytest.mark.parametrize("size", keep(1, ["4k", "12k"]))
 def test_full_disk_under_run_directory_is_reported(
     tiny: Project, engine: Engine, mounted: Callable[[Path, str], None], size: str
 ) -> None:
@@ -214,6 +215,7 @@ def test_full_disk_under_run_directory_is_reported(
     assert labs(engine) == []
 
 
+@pytest.mark.thorough
 def test_log_that_fills_the_disk_is_reported(
     tiny: Project, engine: Engine, mounted: Callable[[Path, str], None]
 ) -> None:

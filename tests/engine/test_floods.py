@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.conftest import Project
+from tests.thorough import keep_named
 
 MAX_MEMORY_BYTES = 125_000_000
 FLOODS = {
@@ -44,7 +45,7 @@ def measure(project: Project, *arguments: str, seconds: float | None = None) -> 
     return code, memory, done.stderr
 
 
-@pytest.fixture(params=FLOODS)
+@pytest.fixture(params=keep_named(["one endless line"], list(FLOODS)))
 def flooding(tiny: Project, request: pytest.FixtureRequest) -> Project:
     """A project whose service floods its log, as fast as half a core allows, and serves a page."""
     server = "/bin/busybox httpd -f -p 8080 -h /www"

@@ -71,6 +71,7 @@ def check(state: State, ids: dict[tuple[str, str], str], *, live: bool) -> None:
     assert state.in_use <= ids.keys(), f"{context}: removed although in use: {state.in_use - ids.keys()}"
 
 
+@pytest.mark.thorough
 def test_clean_removes_own_objects_only(engine: Engine, stranger: None, tmp_path: Path) -> None:
     moves: set[str] = set()
     for first in range(0, STATES, BATCH_SIZE):

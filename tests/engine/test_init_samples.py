@@ -22,6 +22,7 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.bases import rootfs
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import PROJECTS, REPOSITORY, Project, environment_of, repository
+from tests.thorough import THOROUGH
 
 TOOLS = ["coreutils", "dash"]
 PACKAGES = {
@@ -32,6 +33,8 @@ PACKAGES = {
     "node:22-bookworm-slim": [*TOOLS, "npm"],
     "golang:1.23-bookworm": [*TOOLS, "golang-go"],
 }
+NORMAL = ("minutes", "relay")
+"""Samples in the normal check: one whose Dockerfile must be fixed, and one with several services."""
 APPLETS = ("sh", "httpd", "wget", "test", "sleep", "date", "echo", "mkdir", "chown", "cat", "tail")
 
 
@@ -210,7 +213,10 @@ SAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("sample", SAMPLES, ids=[sample.name for sample in SAMPLES])
+@pytest.mark.parametrize(
+    "sample",
+    [pytest.param(sample, id=sample.name, marks=[] if sample.name in NORMAL else THOROUGH) for sample in SAMPLES],
+)
 def test_init_sample_builds_and_passes_after_fixes(
     sample: Sample, cloned: Callable[[str], Project], provide: Callable[..., None]
 ) -> None:

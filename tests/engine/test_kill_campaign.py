@@ -110,6 +110,7 @@ def campaign(tiny: Project, engine: Engine) -> Campaign:
     return campaign
 
 
+@pytest.mark.thorough
 def test_any_command_killed_at_any_moment_leaves_nothing(campaign: Campaign) -> None:
     hits = Counter[str]()
     for number in range(KILLS):

@@ -63,6 +63,7 @@ def slow(tiny: Project) -> Project:
     return tiny
 
 
+@pytest.mark.thorough
 def test_run_killed_at_any_moment_leaves_nothing(slow: Project, engine: Engine) -> None:
     moments = random.Random(SEED)
     hits, startup = 0, measure_startup_seconds(slow, engine)

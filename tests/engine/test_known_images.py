@@ -60,6 +60,7 @@ def servers(tmp_path: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Proje
 
 
 @pytest.mark.usefixtures("named_contexts")
+@pytest.mark.thorough
 def test_known_images_run_under_the_rules_as_drafted(servers: Project) -> None:
     outcome = servers.lyra("init")
     assert outcome.code == 0, outcome.text

@@ -17,6 +17,7 @@ from tests.conftest import Outcome, Project, tiny_project
 from tests.engine import machines
 from tests.engine.machines import Machine
 from tests.faults import becomes, processes_with, refused
+from tests.thorough import keep
 
 SLOW = ('exec = "echo kept', 'timeout = "60s"\nexec = "sleep 50; echo kept')
 
@@ -86,7 +87,7 @@ def on(
     return make
 
 
-@pytest.fixture(params=["by-tls", "by-ssh"])
+@pytest.fixture(params=keep(1, ["by-ssh", "by-tls"]))
 def machine(request: pytest.FixtureRequest, by_tls: Machine, by_ssh: Machine) -> Machine:
     return by_tls if request.param == "by-tls" else by_ssh
 
@@ -195,6 +196,7 @@ def digest_of(project: Project) -> str:
     return str(json.loads(record.read_text())["config_digest"])
 
 
+@pytest.mark.thorough
 def test_remote_builder_makes_the_same_image(
     client: dict[str, str], by_tls: Machine, by_ssh: Machine, on: Callable[[Machine], Project]
 ) -> None:
@@ -237,6 +239,7 @@ def test_unusable_builder_is_refused(on: Callable[[Machine], Project], by_tls: M
     project.clean()
 
 
+@pytest.mark.thorough
 def test_killed_engine_fails_only_its_own_run(
     by_tls: Machine,
     by_ssh: Machine,

@@ -20,6 +20,7 @@ from lyra_tasks.bundle.rehearse.page import Page
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.engine import sandbox
 from tests.conftest import Project
+from tests.thorough import keep
 
 WRITE, READ = "the volume can be written", "what was written is there"
 MORE = f"""
@@ -85,6 +86,7 @@ def last_rehearsal(project: Project) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.thorough
 def test_rehearsal_follows_both_pages_on_oldest_and_newest_engine(
     project: Project, busybox: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +123,7 @@ def test_failing_command_is_named_with_its_output(project: Project) -> None:
     assert not entry["passed"] and "docker compose halt" in entry["problem"]
 
 
+@pytest.mark.thorough
 def test_backup_that_is_not_restored_is_found(project: Project) -> None:
     with page_with(project, 'docker cp - "$(place tiny_web-data)" <', "docker version > /dev/null <"):
         outcome = project.lyra(*FROM)
@@ -128,6 +131,7 @@ def test_backup_that_is_not_restored_is_found(project: Project) -> None:
     assert "Data lost after the roll back to 1.0.0: tiny_web-data" in outcome.err
 
 
+@pytest.mark.thorough
 def test_images_that_are_not_removed_are_found(project: Project) -> None:
     with page_with(project, "| sort -u | xargs -r docker image rm", "| sort -u | xargs -r echo"):
         outcome = project.lyra(*FROM)
@@ -135,7 +139,7 @@ def test_images_that_are_not_removed_are_found(project: Project) -> None:
     assert "Not removed to make room: tiny/web:1.1\n" in outcome.err
 
 
-@pytest.mark.parametrize("is_stopped", [True, False])
+@pytest.mark.parametrize("is_stopped", keep(1, [True, False]))
 def test_upgrade_that_lacks_a_value_is_rolled_back_with_its_data(
     project: Project, cache: Path, tmp_path: Path, is_stopped: bool
 ) -> None:

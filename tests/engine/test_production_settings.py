@@ -12,6 +12,7 @@ from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.sandbox import Sandbox
 from tests.conftest import Project
 from tests.faults import labs, refused
+from tests.thorough import keep
 
 HEALTH = 'healthcheck = { http = "GET /", retries = 10, interval = "500ms", timeout = "1s" }\n'
 PASSWD = "root:x:0:0::/:/bin/sh\nkeeper:x:4321:8765::/:/bin/sh\n"
@@ -57,8 +58,8 @@ def test_long_interval_does_not_delay_start(tiny: Project) -> None:
 USERS = ("10001:10001", "10001", "keeper", "4321:8765")
 
 
-@pytest.mark.parametrize("user", USERS)
-@pytest.mark.parametrize("by", ["image", "service"])
+@pytest.mark.parametrize("user", keep(2, USERS))
+@pytest.mark.parametrize("by", keep(1, ["service", "image"]))
 def test_tmpfs_belongs_to_user_of_service(tiny: Project, user: str, by: str) -> None:
     (tiny.root / "app" / "etc").mkdir()
     (tiny.root / "app" / "etc" / "passwd").write_text(PASSWD)
@@ -128,7 +129,7 @@ UNORDERED = {"ExtraHosts"}
 EMPTY: tuple[Any, ...] = (None, "", 0, [], {}, False)
 
 
-@pytest.mark.parametrize("options", ["", OPTIONS.replace("INIT", "init = false"), OPTIONS.replace("INIT", "")])
+@pytest.mark.parametrize("options", keep(2, [OPTIONS.replace("INIT", "init = false"), "", OPTIONS.replace("INIT", "")]))
 def test_container_of_bundle_has_options_of_tested_one(
     tiny: Project, engine: Engine, box: Sandbox, options: str
 ) -> None:

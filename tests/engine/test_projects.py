@@ -13,6 +13,7 @@ import pytest
 
 from lyra_tasks.engine import sandbox
 from tests.conftest import PROJECTS, Project, repository
+from tests.thorough import keep_named
 
 IMAGES = {"compiled": ["sums/sums"], "flask": ["votes/store", "votes/votes"], "node": ["links/links"]}
 
@@ -39,7 +40,7 @@ def registry_settings() -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=sorted(IMAGES))
+@pytest.fixture(params=keep_named(["compiled"], sorted(IMAGES)))
 def project(request: pytest.FixtureRequest, tmp_path: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Project]:
     """A sample project as a git repository, with the session's engine."""
     root = tmp_path / request.param

@@ -37,6 +37,7 @@ from lyra_tasks.versions.version import CheckoutVersion
 from tests.conftest import Project
 from tests.engine.relay import Relay, relayed
 from tests.faults import becomes, no_traceback, processes_with
+from tests.thorough import keep
 
 KILLS = int(os.environ.get("LYRA_TEST_PROMOTE_KILLS", "3"))
 FAULTS = int(os.environ.get("LYRA_TEST_PROMOTE_FAULTS", "4"))
@@ -131,6 +132,7 @@ def require_recovered(tested: Project, shelf: Path) -> None:
     verify_bundle(shelf / "1.1.0")
 
 
+@pytest.mark.thorough
 def test_killed_promotion_leaves_no_partial_version(tested: Project, shelf: Path) -> None:
     started = time.monotonic()
     assert tested.lyra("promote").code == 0
@@ -175,7 +177,7 @@ def test_promotion_waits_for_export_of_killed_one(
     require_recovered(tested, shelf)
 
 
-@pytest.mark.parametrize("how", ["kill", "error"])
+@pytest.mark.parametrize("how", keep(1, ["kill", "error"]))
 def test_promotion_failing_at_any_call_leaves_no_partial_version(
     tested: Project, shelf: Path, tmp_path: Path, how: str
 ) -> None:

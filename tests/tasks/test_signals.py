@@ -67,7 +67,7 @@ def test_interrupt_ends_in_one_line(project: Path, number: signal.Signals, delay
     assert interrupt(project, delay_s, number, "nap") == INTERRUPTED
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_at_any_moment_ends_in_one_line(project: Path, number: signal.Signals) -> None:
     outcomes = [interrupt(project, LONGEST_DELAY_S * step / STEPS, number, "nap") for step in range(1, STEPS + 1)]
