@@ -57,6 +57,7 @@ def test_download_reuses_intact_files_only(workspace: AptWorkspace, tmp_path: Pa
     assert file_sha256(deb.path) == deb.sha256
 
 
+@pytest.mark.thorough
 def test_concurrent_downloads_do_not_conflict(tmp_path: Path) -> None:
     def download(number: int) -> str:
         workspace = AptWorkspace(CACHE / "apt", (host_codename(),))

@@ -6,6 +6,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.sandbox.layout import Sandbox
 from tests.conftest import Project
@@ -19,6 +21,7 @@ def references(engine: Engine) -> set[str]:
     return {tag for tag in tags if tag.startswith("tiny/")}
 
 
+@pytest.mark.thorough
 def test_edits_leave_a_handful_of_references(tiny: Project, engine: Engine, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()

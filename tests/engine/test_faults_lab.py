@@ -11,6 +11,7 @@ import pytest
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project
 from tests.faults import labs, refused
+from tests.thorough import THOROUGH
 
 HEALTH = 'healthcheck = { http = "GET /", retries = 10, interval = "500ms", timeout = "1s" }'
 SERVER = 'CMD ["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/www"]'
@@ -142,8 +143,8 @@ def test_run_without_checks_fails(tiny: Project, engine: Engine) -> None:
     ("limits", "share", "message"),
     [
         ('cpus = 99, memory = "16m"', "", "Not enough CPUs on this host"),
-        ('cpus = 0.1, memory = "900g"', "", "Not enough memory on this host"),
-        ('cpus = 0.2, memory = "16m"', "0.000001", "LYRA_HOST_SHARE"),
+        pytest.param('cpus = 0.1, memory = "900g"', "", "Not enough memory on this host", marks=THOROUGH),
+        pytest.param('cpus = 0.2, memory = "16m"', "0.000001", "LYRA_HOST_SHARE", marks=THOROUGH),
     ],
 )
 def test_limits_above_host_capacity_are_refused(
@@ -162,7 +163,7 @@ def test_limits_above_host_capacity_are_refused(
     ("proxima", "messages"),
     [
         ("cpus = 0.1", ("services: limits of all services: 0.2 CPUs, Proxima has 0.1", "proxima.capacity")),
-        ('memory = "8m"', ("services: limits of all services: ", "proxima.capacity")),
+        pytest.param('memory = "8m"', ("services: limits of all services: ", "proxima.capacity"), marks=THOROUGH),
         (
             'max_image_size = "100k"',
             ("images.web: image size", "exceeds proxima.max_image_size 100.0 KiB", "image.size"),

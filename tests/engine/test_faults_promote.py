@@ -231,6 +231,7 @@ def test_log_that_fills_the_disk_is_reported(
     assert labs(engine) == []
 
 
+@pytest.mark.thorough
 def test_full_disk_under_the_journal_is_reported(tiny: Project, mounted: Callable[[Path, str], None]) -> None:
     mounted(tiny.state, "512k")
     filler = fill(tiny.state, 0)

@@ -60,7 +60,6 @@ def run_on_macos(tiny: Project, box: sandbox.Sandbox, tmp_path: Path) -> Callabl
     return run
 
 
-@pytest.mark.thorough
 def test_workflow_needs_nothing_that_only_linux_has(run_on_macos: Callable[..., Outcome], tiny: Project) -> None:
     for arguments in (
         ["status"],

@@ -153,6 +153,7 @@ def test_killed_promotion_leaves_no_partial_version(tested: Project, shelf: Path
     assert hits or KILLS < 10, f"seed {SEED}: no kill came while a bundle was being written"
 
 
+@pytest.mark.thorough
 def test_promotion_waits_for_export_of_killed_one(
     tested: Project, shelf: Path, box: sandbox.Sandbox, engine: Engine, tmp_path: Path
 ) -> None:

@@ -18,10 +18,10 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from tests import engines
 from tests.conftest import Project
-from tests.engine.stacks import SHOP, STACKS, Node, Stack, prepare, promote
+from tests.engine.stacks import SHOP, STACKS, WIKI, Node, Stack, prepare, promote
 from tests.images.saves import compressed_size
 from tests.stand_ins import images
-from tests.thorough import keep
+from tests.thorough import THOROUGH
 
 RECEIVERS = {"20.10": "bookworm", "newest": "sid"}
 IS_MATRIX = engines.VARIABLE in os.environ
@@ -43,7 +43,10 @@ class Promoted:
         return documents
 
 
-@pytest.fixture(scope="module", params=keep(1, STACKS[::-1]), ids=[stack.name for stack in STACKS[::-1]])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(stack, id=stack.name, marks=[] if stack is WIKI else THOROUGH) for stack in STACKS],
+)
 def promoted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sandbox
 ) -> Iterator[Promoted]:

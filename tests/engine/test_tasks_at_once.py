@@ -35,6 +35,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, out + err
 
 
+@pytest.mark.thorough
 def test_build_and_clean_at_once_both_succeed(tiny: Project, engine: Engine) -> None:
     moments = random.Random(SEED)
     assert tiny.lyra("build").code == 0

@@ -288,6 +288,7 @@ def test_registry_image_is_pulled_by_digest(
         assert read_lock(tiny)[reference] == pin
 
 
+@pytest.mark.thorough
 def test_debian_packages_are_a_source(tiny: Project, engine: Engine) -> None:
     remove_own_image(tiny, ROOTFS)
     succeed(tiny, "test", "promote")
@@ -306,6 +307,7 @@ def test_image_without_a_platform_is_refused(tiny: Project, vendor: str, box: sa
     succeed(tiny, "test")
 
 
+@pytest.mark.thorough
 def test_each_platform_of_an_index_is_fetched(
     tiny: Project, box: sandbox.Sandbox, engine: Engine, busybox: Path, tmp_path: Path, cache: Path
 ) -> None:
