@@ -29,7 +29,7 @@ _STATIC_CHECKS = (
 _COVERAGE_OPTIONS = "--cov --cov-report=term:skip-covered"
 # Tests of one file share what they build.
 _ALL_TESTS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
-_QUICK_TESTS = f'{_ALL_TESTS} -m "not slow"'
+_QUICK_TESTS = f'{_ALL_TESTS} -m "not slow" --ignore tests/engine'
 # Most of them wait for an engine: four at once, on any machine.
 _THOROUGH_TESTS = "--numprocesses 4 --dist loadfile -m slow"
 _SLOW_TESTS = '--numprocesses 4 --dist loadfile -m "slow and not thorough"'

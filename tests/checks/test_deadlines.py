@@ -70,10 +70,10 @@ def target_at(address: tuple[str, int]) -> Any:
 
 @pytest.mark.parametrize("name", TRICKLES)
 def test_http_check_ends_in_time_while_service_trickles(name: str) -> None:
-    test = Test.model_validate({"name": "page", "service": "web", "http": "GET /", "timeout": "400ms"})
+    test = Test.model_validate({"name": "page", "service": "web", "http": "GET /", "timeout": "200ms"})
     with trickling_server(*TRICKLES[name]) as address:
         started = time.monotonic()
-        with pytest.raises(TimeoutError, match=r"no complete response within 0\.4 s"):
+        with pytest.raises(TimeoutError, match=r"no complete response within 0\.2 s"):
             check_service(target_at(address), test)
     assert time.monotonic() - started < 2
 
@@ -82,14 +82,14 @@ def test_http_check_ends_in_time_while_service_trickles(name: str) -> None:
 def test_http_probe_ends_in_time_while_service_trickles(name: str) -> None:
     with trickling_server(*TRICKLES[name]) as address:
         started = time.monotonic()
-        with pytest.raises(TimeoutError), open_http_response(address, "GET", "/", 0.4):
+        with pytest.raises(TimeoutError), open_http_response(address, "GET", "/", 0.2):
             pass
     assert time.monotonic() - started < 2
 
 
 def test_http_check_ends_in_time_while_request_is_not_read() -> None:
     test = Test.model_validate(
-        {"name": "page", "service": "web", "http": "POST /", "send": "x" * (16 << 20), "timeout": "400ms"}
+        {"name": "page", "service": "web", "http": "POST /", "send": "x" * (16 << 20), "timeout": "200ms"}
     )
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -101,7 +101,7 @@ def test_http_check_ends_in_time_while_request_is_not_read() -> None:
 
 
 def test_tcp_check_ends_in_time_while_nobody_accepts() -> None:
-    test = Test.model_validate({"name": "port", "service": "web", "tcp": 8080, "timeout": "400ms"})
+    test = Test.model_validate({"name": "port", "service": "web", "tcp": 8080, "timeout": "200ms"})
     with socket.socket() as server, socket.socket() as first, socket.socket() as second:
         server.bind(("127.0.0.1", 0))
         server.listen(0)
@@ -110,7 +110,7 @@ def test_tcp_check_ends_in_time_while_nobody_accepts() -> None:
             client.connect_ex(server.getsockname())
         started = time.monotonic()
         problem = check_service(target_at(server.getsockname()), test)
-    assert problem.startswith("nothing listens on port 8080 within 0.4 s, or only on 127.0.0.1")
+    assert problem.startswith("nothing listens on port 8080 within 0.2 s, or only on 127.0.0.1")
     assert time.monotonic() - started < 0.7
 
 
@@ -135,9 +135,9 @@ def test_http_check_encodes_path_and_header() -> None:
 
 
 def test_registry_request_ends_in_time_while_registry_trickles(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_EXCHANGE_TIMEOUT_S", 0.4)
+    monkeypatch.setattr(registry, "_EXCHANGE_TIMEOUT_S", 0.2)
     with trickling_server(*TRICKLES["a header"]) as (host, port):
         started = time.monotonic()
-        with pytest.raises(PreconditionError, match=r"did not answer within 0\.4 s"):
+        with pytest.raises(PreconditionError, match=r"did not answer within 0\.2 s"):
             registry.open_repository(f"{host}:{port}", "team/app")
     assert time.monotonic() - started < 2

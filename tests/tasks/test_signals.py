@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 # as `./inv` does it
 PROGRAM = ["env", "--block-signal=INT", "--block-signal=TERM", "--block-signal=HUP", sys.executable, "-m", "lyra_tasks"]
 INTERRUPTED = (130, "", "error: Interrupted\n")
