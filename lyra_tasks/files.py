@@ -51,8 +51,11 @@ def standard_umask() -> Iterator[None]:
                 os.umask(_original_umask)
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by `data`, atomically and durably: temporary sibling, fsync, rename, fsync of the directory."""
+def write_file(path: Path, data: bytes, mode: int = 0o644, *, new: bool = False) -> None:
+    """Replace `path` by `data`, atomically and durably: temporary sibling, fsync, rename, fsync of the directory.
+
+    With `new`, raise FileExistsError if `path` exists by then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -62,13 +65,30 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             with suppress(PermissionError):  # FAT has no modes, and refuses those that it cannot store
                 os.fchmod(file.fileno(), mode)
             sync_to_disk(file.fileno())
-        Path(temporary).replace(path)
+        if new:
+            _link_into_place(Path(temporary), path)
+        else:
+            Path(temporary).replace(path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and is_disk_full(error):
             raise disk_full_error(path) from error
         raise
     sync_directory(path.parent)
+
+
+def _link_into_place(temporary: Path, path: Path) -> None:
+    """Give a file its final name; raise FileExistsError if that exists, which a rename alone would not detect."""
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError:  # FAT has no hard links
+        if path.exists():
+            raise FileExistsError(path) from None
+        temporary.rename(path)
+    else:
+        temporary.unlink()
 
 
 def measure_size(path: Path) -> int:

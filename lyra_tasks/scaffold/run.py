@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,12 +28,12 @@ def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
         for file in sorted(plan.files, key=lambda planned_file: planned_file.path == CONFIG_FILE_NAME):
             path = (root / file.path).resolve() if file.appended_lines else root / file.path  # keep a symbolic link
             original = path.read_bytes() if file.appended_lines and path.exists() else None
+            text = _add_problems(file.text, path) if file.path == CONFIG_FILE_NAME else file.text
             if original is None:
-                _create(path)
+                _write_new(path, text.encode())
+            else:
+                _rewrite(path, _append_text(original, text))
             originals[path] = original
-            _rewrite(path, _append_text(original or b"", file.text))
-            if file.path == CONFIG_FILE_NAME:
-                _rewrite(path, _add_problems(file.text, path).encode())
     except BaseException:
         for path, content in originals.items():
             if content is None:
@@ -43,10 +44,10 @@ def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
     return tuple(file.path for file in plan.files)
 
 
-def _create(path: Path) -> None:
-    """Create an empty file; raise PreconditionError if there is one by now."""
+def _write_new(path: Path, content: bytes) -> None:
+    """Write a file at once, as a whole; raise PreconditionError if there is one by now."""
     try:
-        path.touch(exist_ok=False)
+        write_file(path, content, new=True)
     except FileExistsError as error:
         raise PreconditionError(
             f"{path} was created in the meantime", hint="Check it, then run `init` again"
@@ -64,15 +65,19 @@ def _rewrite(path: Path, content: bytes) -> None:
     write_file(path, content, stat.S_IMODE(path.stat().st_mode))
 
 
-def _add_problems(text: str, file: Path) -> str:
+def _add_problems(text: str, path: Path) -> str:
     """Return the text of a configuration with a TODO for each problem at its end, where no line number changes."""
-    try:
-        error = load_config_file(file).error
-    except ConfigurationError as failure:
-        error = failure
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".lyra-init.", suffix=path.suffix) as file:
+        file.write(text.encode())
+        file.flush()
+        candidate = Path(file.name)
+        try:
+            error = load_config_file(candidate).error
+        except ConfigurationError as failure:
+            error = failure
     if error is None:
         return text
-    details = (detail.replace(f"{display_path(file)}:", "line ") for detail in error.details or (error.message,))
+    details = (detail.replace(f"{display_path(candidate)}:", "line ") for detail in error.details or (error.message,))
     return "\n".join([text, *(f"# TODO: {_PROBLEM_PREFIX}{' '.join(detail.split())}" for detail in details), ""])
 
 

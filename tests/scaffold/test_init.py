@@ -378,6 +378,23 @@ def test_init_writes_to_file_system_without_modes_and_links(tmp_path: Path, monk
     assert (tmp_path / "brochure" / ".lyra.toml").read_text() == "# new\n"
 
 
+def test_new_files_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed `init` leaves whole files only; a part would be taken for the configuration by the next one."""
+    write_compose_project(tmp_path, SERVICE_HEAD + "      A: b\n")
+    plan, sync, seen = plan_init(inspect_project(tmp_path)), os.fsync, set[tuple[str, str]]()
+    new = [tmp_path / file.path for file in plan.files if not (tmp_path / file.path).exists()]
+
+    def look(descriptor: int) -> None:
+        seen.update((path.name, path.read_text()) for path in new if path.exists())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    write_init_files(plan, tmp_path)
+    final = {(path.name, path.read_text()) for path in new}
+    assert seen
+    assert seen <= final
+
+
 def test_volume_at_tmp_becomes_tmpfs(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM eclipse-temurin:21\nVOLUME /tmp\nEXPOSE 8080\n")
     (tmp_path / "compose.yaml").write_text(
