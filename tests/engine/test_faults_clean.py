@@ -166,7 +166,6 @@ def test_hanging_engine_is_reported_and_next_clean_continues(
     assert frail.containers() == []
 
 
-@pytest.mark.thorough
 def test_engine_killed_during_clean_allows_rerun(frail: Frail, working: Workspace) -> None:
     create_many(frail, working, 60)
     with frail.project.start("clean") as running:
@@ -222,7 +221,6 @@ def tested(frail: Frail) -> Frail:
     return frail
 
 
-@pytest.mark.thorough
 def test_engine_killed_during_promote_leaves_no_bundle(tested: Frail) -> None:
     journal = next(tested.project.state.glob("*/journal.jsonl"))
     with tested.project.start("promote") as running:
@@ -265,7 +263,6 @@ def during_last_check(frail: Frail) -> Iterator[Callable[[], Outcome]]:
         set_check_duration(frail.project, 0)
 
 
-@pytest.mark.thorough
 def test_lost_socket_is_reported_and_next_command_cleans_up(
     tested: Frail,
 ) -> None:

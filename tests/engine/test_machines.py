@@ -196,7 +196,6 @@ def digest_of(project: Project) -> str:
     return str(json.loads(record.read_text())["config_digest"])
 
 
-@pytest.mark.thorough
 def test_remote_builder_makes_the_same_image(
     client: dict[str, str], by_tls: Machine, by_ssh: Machine, on: Callable[[Machine], Project]
 ) -> None:

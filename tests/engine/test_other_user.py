@@ -6,8 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
-
 from lyra_tasks.engine import sandbox
 from tests.engine.clones import clone
 from tests.engine.relay import relayed
@@ -15,7 +13,6 @@ from tests.engine.users import DOCKER_GID, UID, User, other_user
 from tests.packages import unpacked
 
 
-@pytest.mark.thorough
 def test_whole_demo_works_for_a_user_of_the_group_docker(box: sandbox.Sandbox, cache: Path, tmp_path: Path) -> None:
     demo = clone(tmp_path, cache, box)
     programs = unpacked(tmp_path / "root", cache, "uidmap") / "usr" / "bin"

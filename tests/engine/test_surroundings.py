@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Outcome, Project
-from tests.thorough import keep
 
 READ_ONLY = "mount --bind . /mnt && mount -o remount,ro,bind /mnt && cd /mnt"
 SURROUNDINGS = {
@@ -33,7 +32,7 @@ def run_in(project: Project, preparation: str, *arguments: str) -> Outcome:
     return Outcome(result.returncode, result.stdout, result.stderr)
 
 
-@pytest.mark.parametrize("name", keep(2, list(SURROUNDINGS)))
+@pytest.mark.parametrize("name", list(SURROUNDINGS))
 def test_odd_surroundings_end_in_a_documented_way(tiny: Project, name: str) -> None:
     preparation, code, message = SURROUNDINGS[name]
     result = run_in(tiny, preparation, "build", "test")
