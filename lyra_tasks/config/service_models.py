@@ -157,8 +157,8 @@ class Volume(Table):
     owner: Owner | None = None
     """`UID:GID` that its directory must have in the image; default: any with which the service can write"""
     shared: Name | None = None
-    """name under which other services have the same volume; size and owner are those of the first one, in the order of
-    their start, that does not mount it `read_only`"""
+    """name under which other services have the same volume; its size is that of the first one, in the order of their
+    start, that does not mount it `read_only`, its owner that of the path in an image that has it"""
     read_only: bool = False
     """the service only reads it, and a shared one does not get the files of its image"""
 

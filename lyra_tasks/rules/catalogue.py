@@ -39,7 +39,7 @@ TESTS_PASSED = "tests.passed"
 TEST_PLATFORM = "test.platform"
 
 
-RULES_REVISION = 4
+RULES_REVISION = 5
 """Increased when a check changes its judgement, so that tested sets are tested again."""
 
 RULES: tuple[Rule, ...] = (
@@ -125,8 +125,9 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         VOLUME_OWNER,
-        requirement="The image contains the directory of each volume, and its user can write there.",
-        rationale="A new volume gets content, owner and mode from that directory. Without it, it belongs to root.",
+        requirement="The image, or that of a service that shares it, contains the directory of each volume, and the "
+        "user can write there.",
+        rationale="A new volume gets content, owner and mode from that directory. Without one, it belongs to root.",
         fix="`RUN install -d -o UID -g GID PATH` in the Dockerfile; for a third-party image, a path that it has, or an "
         "own image that begins with `FROM` it. An `owner` in the volume's table is only compared with the image: it "
         "is for a service that need not write there.",

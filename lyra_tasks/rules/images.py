@@ -129,29 +129,48 @@ def check_scan(name: str, scan: ImageScan, origin: ImageOrigin | None = None) ->
 
 
 def check_volume_owners(
-    name: str, service: Service, scan: ImageScan, user: UserIds | None, groups: Collection[int] = ()
+    name: str,
+    service: Service,
+    scan: ImageScan,
+    user: UserIds | None,
+    groups: Collection[int] = (),
+    shared_owners: Mapping[str, Mapping[str, str]] | None = None,
 ) -> RuleCheck:
     """Check whether `user`, with more `groups`, can write to each volume, or whether a volume has its declared owner.
 
-    Docker copies content, owner and mode of the image's directory into a new volume; without one, root owns the volume.
-    `user` is None if its name could not be resolved.
+    Docker copies content, owner and mode of the image's directory into a new volume; an image without one leaves that
+    to the next service with the volume, and without any, root owns it. `user` is None if its name could not be
+    resolved; `shared_owners` has the owner and mode in each image, by name of a shared volume and name of the image.
     """
     messages = []
     for key, volume in service.volumes.items():
         if "nocopy" in volume.mount_options:
             continue
         directory = scan.volume_owners.get(volume.path.rstrip("/"))
-        owner, _, mode = (directory or f"{_ROOT} 0755").partition(" ")
+        if directory is None and (others := (shared_owners or {}).get(volume.shared or "")):
+            if user is not None and not volume.read_only:
+                messages += [
+                    f"volume {key}: user {user[0]}:{user[1]} cannot write: the image {image} has it for {owner}"
+                    for image, owner in others.items()
+                    if not _can_write(user, groups, *_parse_owner(owner))
+                ]
+            continue
+        owner, mode = _parse_owner(directory or f"{_ROOT} 0755")
         if volume.owner is None:
-            if user is None or volume.read_only or _can_write(user, groups, owner, int(mode, 8)):
+            if user is None or volume.read_only or _can_write(user, groups, owner, mode):
                 continue
-            reason = f"belongs to {owner} in the image (mode {mode})" if directory else "is not in the image"
+            reason = f"belongs to {owner} in the image (mode {mode:04o})" if directory else "is not in the image"
             messages.append(f"volume {key}: user {user[0]}:{user[1]} cannot write: {volume.path} {reason}")
         elif directory is None and _normalize_owner(volume.owner) != _ROOT:
             messages.append(f"volume {key}: the image has no directory {volume.path}")
         elif owner != _normalize_owner(volume.owner):
             messages.append(f"volume {key}: owner of {volume.path} is {owner} in the image, declared: {volume.owner}")
     return RuleCheck(VOLUME_OWNER, f"services.{name}", tuple(messages))
+
+
+def _parse_owner(text: str) -> tuple[str, int]:
+    owner, _, mode = text.partition(" ")
+    return owner, int(mode, 8)
 
 
 def _can_write(user: UserIds, more_groups: Collection[int], owner: str, mode: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -59,7 +60,7 @@ def check_rules(
         for build in service_builds:
             config = built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
             by_platform[build.platform] = _check_service_build(
-                work, name, build, config, scans[build.key], user_ids[name], records[build.key].image_id
+                work, name, build, config, scans, user_ids[name], records[build.key].image_id
             )
         checks += merge_platforms(by_platform)
     promoted = {work.config.image_name(name) for name, service in work.config.services.items() if service.is_promoted}
@@ -99,7 +100,7 @@ def _check_service_build(
     name: str,
     build: Variant,
     image_config: Mapping[str, Any],
-    scan: ImageScan,
+    scans: Mapping[str, ImageScan],
     user_ids: UserIds | None,
     image_id: str,
 ) -> Iterator[RuleCheck]:
@@ -109,7 +110,8 @@ def _check_service_build(
         return
     yield check_health_check(name, service, image_config)
     yield check_engine_health_check(name, service, image_config, work.config.proxima)
-    yield check_volume_owners(name, service, scan, user_ids, _resolve_groups(work, service, image_id))
+    groups, owners = _resolve_groups(work, service, image_id), _collect_shared_owners(work, build.platform, scans)
+    yield check_volume_owners(name, service, scans[build.key], user_ids, groups, owners)
     is_own = work.config.is_own_image(name)
     stages = read_project_stages(work, build) if is_own else ()
     own_variables = {assignment.name for stage in stages for assignment in stage.assignments}
@@ -117,6 +119,20 @@ def _check_service_build(
     has_dependents = any(name in other.depends_on or (other.image == service.image and other.ports) for other in others)
     yield check_documentation(name, service, image_config, own_variables, has_dependents=has_dependents, is_own=is_own)
     yield check_descriptions(name, service)
+
+
+def _collect_shared_owners(work: Workspace, platform: str, scans: Mapping[str, ImageScan]) -> dict[str, dict[str, str]]:
+    """Return owner and mode of the directories of shared volumes on Proxima, by volume and image."""
+    images = {build.image: scans[build.key] for build in list_variants(work.config) if build.platform == platform}
+    owners: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for name, service in work.config.services.items():
+        image = work.config.image_name(name)
+        for volume in service.volumes.values():
+            if not volume.shared or volume.read_only or not service.is_promoted or image not in images:
+                continue
+            if owner := images[image].volume_owners.get(volume.path.rstrip("/")):
+                owners[volume.shared][image] = owner
+    return owners
 
 
 def _resolve_groups(work: Workspace, service: Service, image_id: str) -> set[int]:

@@ -51,3 +51,36 @@ def test_user_writes_to_volumes_behind_links_and_of_its_groups(tiny: Project) ->
         "volume shared: user 65534:65534 cannot write: /shared belongs to 0:77 in the image (mode 0775)" in refused.err
     )
     assert "volume linked" not in refused.err
+
+
+SHARING = """
+[services.early]
+image = "web"
+limits = { cpus = 0.2, memory = "16m", pids = 16, disk = "8m" }
+ports = { http = 8080 }
+healthcheck = { http = "GET /", retries = 10, interval = "500ms", timeout = "1s" }
+
+[services.early.volumes.data]
+path = "/nowhere"
+description = "what both keep"
+size = "1m"
+shared = "pool"
+
+[[tests]]
+name = "what one wrote, the other reads"
+service = "early"
+exec = "echo kept > /nowhere/file && cat /nowhere/file"
+output = "kept"
+"""
+
+
+@pytest.mark.usefixtures("named_contexts")
+@pytest.mark.parametrize("first", ["early", "web"])
+def test_shared_volume_is_as_the_image_with_its_directory_has_it(tiny: Project, first: str) -> None:
+    with (tiny.root / ".lyra.toml").open("a") as stream:
+        stream.write(SHARING)
+    tiny.replace(".lyra.toml", 'owner = "65534:65534"\n', 'shared = "pool"\n')
+    service, dependency = ("web", "early") if first == "early" else ("early", "web")
+    tiny.replace(".lyra.toml", f"[services.{service}]\n", f'[services.{service}]\ndepends_on = ["{dependency}"]\n')
+    tested = tiny.lyra("build", "test")
+    assert tested.code == 0, tested.text

@@ -82,6 +82,26 @@ def test_user_can_write_to_volume_or_owner_is_declared(
     assert [message in text for text in messages] == ([True] if message else [])
 
 
+@pytest.mark.parametrize(
+    ("directory", "others", "message"),
+    [
+        (None, {"store": "10001:10001 0755"}, ""),
+        (None, {"store": "0:7 0775"}, ""),
+        (None, {"store": "999:999 0700"}, "user 10001:7 cannot write: the image store has it for 999:999 0700"),
+        (None, {"store": "10001:1 0755", "cache": "0:0 0755"}, "the image cache has it for 0:0 0755"),
+        (None, {}, "/data is not in the image"),
+        ("10001:7 0755", {"store": "999:999 0700"}, ""),
+    ],
+)
+def test_image_without_directory_leaves_shared_volume_to_others(
+    directory: str | None, others: dict[str, str], message: str
+) -> None:
+    service = Service.model_validate({"image": "web", "volumes": {"data": {"path": "/data", "shared": "pool"}}})
+    scan = image_scan({"/data": directory} if directory else {})
+    messages = check_volume_owners("web", service, scan, (10001, 7), (), {"pool": others} if others else {}).messages
+    assert [message in text for text in messages] == ([True] if message else [])
+
+
 def image_scan(volume_owners: dict[str, str]) -> ImageScan:
     return ImageScan(
         config_digest=DIGEST,
