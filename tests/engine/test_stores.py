@@ -190,7 +190,6 @@ def test_unchanged_project_is_not_rebuilt_on_classic_store(from_classic: Bundled
     assert "is already promoted with the same digests" in again.out
 
 
-@pytest.mark.thorough
 def test_clean_leaves_nothing_in_classic_and_old_engine(
     from_classic: Bundled, from_old: Bundled, classic: sandbox.Sandbox, old: sandbox.Sandbox
 ) -> None:
