@@ -77,6 +77,7 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
     if deleted_states:
         work.journal.append(work.run, "states-deleted", checkouts=[state.model_dump() for state in deleted_states])
     if level != "gone":
+        remove_stale_directories()  # commands of other projects may have been killed meanwhile
         temporary_files = find_temporary_files(work.paths, work.bundles)
         if engine is not None and plans[0].is_complete and not leftovers and facts.ownership.last_entry:
             work.owner.record_cleared(engine.facts.id, facts.ownership.last_entry)
