@@ -76,8 +76,8 @@ def run_cleanup(plans: Sequence[CleanupPlan], work: Workspace, engine: Engine | 
                 leftovers += _delete_states(plan, deleted_states)
     if deleted_states:
         work.journal.append(work.run, "states-deleted", checkouts=[state.model_dump() for state in deleted_states])
+    remove_stale_directories()  # last, since commands of other projects may have been killed meanwhile
     if level != "gone":
-        remove_stale_directories()  # commands of other projects may have been killed meanwhile
         temporary_files = find_temporary_files(work.paths, work.bundles)
         if engine is not None and plans[0].is_complete and not leftovers and facts.ownership.last_entry:
             work.owner.record_cleared(engine.facts.id, facts.ownership.last_entry)
@@ -167,7 +167,6 @@ def _remove_host_state(plan: CleanupPlan, work: Workspace) -> list[Leftover]:
     """Remove what is ours outside the engine and return what is left of it."""
     leftovers = []
     remove_temporary_files(plan.temporary_files)
-    remove_stale_directories()
     if not plan.facts.live_runs:
         # Their containers may be in an engine that was not asked.
         for state in plan.facts.states if not plan.unasked_engines else ():
