@@ -146,25 +146,26 @@ def check_volume_owners(
     for key, volume in service.volumes.items():
         if "nocopy" in volume.mount_options:
             continue
-        directory = scan.volume_owners.get(volume.path.rstrip("/"))
-        if directory is None and (others := (shared_owners or {}).get(volume.shared or "")):
-            if user is not None and not volume.read_only:
-                messages += [
-                    f"volume {key}: user {user[0]}:{user[1]} cannot write: the image {image} has it for {owner}"
-                    for image, owner in others.items()
-                    if not _can_write(user, groups, *_parse_owner(owner))
-                ]
-            continue
-        owner, mode = _parse_owner(directory or f"{_ROOT} 0755")
-        if volume.owner is None:
-            if user is None or volume.read_only or _can_write(user, groups, owner, mode):
-                continue
-            reason = f"belongs to {owner} in the image (mode {mode:04o})" if directory else "is not in the image"
-            messages.append(f"volume {key}: user {user[0]}:{user[1]} cannot write: {volume.path} {reason}")
-        elif directory is None and _normalize_owner(volume.owner) != _ROOT:
-            messages.append(f"volume {key}: the image has no directory {volume.path}")
-        elif owner != _normalize_owner(volume.owner):
-            messages.append(f"volume {key}: owner of {volume.path} is {owner} in the image, declared: {volume.owner}")
+        own = scan.volume_owners.get(volume.path.rstrip("/"))
+        others = (shared_owners or {}).get(volume.shared or "") if own is None else None
+        directories: Mapping[str, str | None] = others or {"": own}
+        for image, directory in directories.items():
+            owner, mode = _parse_owner(directory or f"{_ROOT} 0755")
+            if volume.owner is None:
+                if user is None or volume.read_only or _can_write(user, groups, owner, mode):
+                    continue
+                if image:
+                    reason = f"the image {image} has it for {directory}"
+                elif directory:
+                    reason = f"{volume.path} belongs to {owner} in the image (mode {mode:04o})"
+                else:
+                    reason = f"{volume.path} is not in the image"
+                messages.append(f"volume {key}: user {user[0]}:{user[1]} cannot write: {reason}")
+            elif directory is None and _normalize_owner(volume.owner) != _ROOT:
+                messages.append(f"volume {key}: the image has no directory {volume.path}")
+            elif owner != _normalize_owner(volume.owner):
+                place = f"the image {image}" if image else "the image"
+                messages.append(f"volume {key}: owner of {volume.path} is {owner} in {place}, declared: {volume.owner}")
     return RuleCheck(VOLUME_OWNER, f"services.{name}", tuple(messages))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from lyra_tasks.config.containers import UserIds
-from lyra_tasks.config.models import Service
+from lyra_tasks.config.models import Configuration, Service
 from lyra_tasks.config.platforms import Variant, image_platforms, list_variants
 from lyra_tasks.dockerfile.input_hashes import dockerfile_path
 from lyra_tasks.dockerfile.lock_file import build_context_name
@@ -52,6 +51,7 @@ def check_rules(
     images = {key: inspect_image(work.engine, record.image_id) for key, record in records.items()}
     built_configs = {key: (image or {}).get("Config") or {} for key, image in images.items()}
     builds = list_variants(work.config)
+    shared_owners = _collect_shared_owners(work.config, builds, scans)
     for build in builds:
         checks += _check_image(work, build, records[build.key], built_configs[build.key], scans[build.key])
     for name in work.config.services:
@@ -60,7 +60,7 @@ def check_rules(
         for build in service_builds:
             config = built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
             by_platform[build.platform] = _check_service_build(
-                work, name, build, config, scans, user_ids[name], records[build.key].image_id
+                work, name, build, config, scans[build.key], shared_owners, user_ids[name], records[build.key].image_id
             )
         checks += merge_platforms(by_platform)
     promoted = {work.config.image_name(name) for name, service in work.config.services.items() if service.is_promoted}
@@ -100,7 +100,8 @@ def _check_service_build(
     name: str,
     build: Variant,
     image_config: Mapping[str, Any],
-    scans: Mapping[str, ImageScan],
+    scan: ImageScan,
+    shared_owners: Mapping[str, Mapping[str, Mapping[str, str]]],
     user_ids: UserIds | None,
     image_id: str,
 ) -> Iterator[RuleCheck]:
@@ -110,8 +111,8 @@ def _check_service_build(
         return
     yield check_health_check(name, service, image_config)
     yield check_engine_health_check(name, service, image_config, work.config.proxima)
-    groups, owners = _resolve_groups(work, service, image_id), _collect_shared_owners(work, build.platform, scans)
-    yield check_volume_owners(name, service, scans[build.key], user_ids, groups, owners)
+    groups = _resolve_groups(work, service, image_id)
+    yield check_volume_owners(name, service, scan, user_ids, groups, shared_owners[build.platform])
     is_own = work.config.is_own_image(name)
     stages = read_project_stages(work, build) if is_own else ()
     own_variables = {assignment.name for stage in stages for assignment in stage.assignments}
@@ -121,17 +122,19 @@ def _check_service_build(
     yield check_descriptions(name, service)
 
 
-def _collect_shared_owners(work: Workspace, platform: str, scans: Mapping[str, ImageScan]) -> dict[str, dict[str, str]]:
-    """Return owner and mode of the directories of shared volumes on Proxima, by volume and image."""
-    images = {build.image: scans[build.key] for build in list_variants(work.config) if build.platform == platform}
-    owners: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for name, service in work.config.services.items():
-        image = work.config.image_name(name)
-        for volume in service.volumes.values():
-            if not volume.shared or volume.read_only or not service.is_promoted or image not in images:
+def _collect_shared_owners(
+    config: Configuration, builds: Collection[Variant], scans: Mapping[str, ImageScan]
+) -> dict[str, dict[str, dict[str, str]]]:
+    """Return owner and mode of the directories of shared volumes on Proxima, by platform, volume and image."""
+    owners: dict[str, dict[str, dict[str, str]]] = {build.platform: {} for build in builds}
+    for name, service in config.services.items():
+        for build in builds if service.is_promoted else ():
+            if build.image != config.image_name(name):
                 continue
-            if owner := images[image].volume_owners.get(volume.path.rstrip("/")):
-                owners[volume.shared][image] = owner
+            for volume in service.volumes.values():
+                owner = scans[build.key].volume_owners.get(volume.path.rstrip("/"))
+                if volume.shared and not volume.read_only and owner:
+                    owners[build.platform].setdefault(volume.shared, {})[build.image] = owner
     return owners
 
 

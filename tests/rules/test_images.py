@@ -102,6 +102,17 @@ def test_image_without_directory_leaves_shared_volume_to_others(
     assert [message in text for text in messages] == ([True] if message else [])
 
 
+@pytest.mark.parametrize(
+    ("declared", "message"), [("999:999", ""), ("10001:7", "is 999:999 in the image store, declared: 10001:7")]
+)
+def test_declared_owner_of_shared_volume_is_compared_with_images_of_others(declared: str, message: str) -> None:
+    volume = {"path": "/data", "shared": "pool", "owner": declared}
+    service = Service.model_validate({"image": "web", "volumes": {"data": volume}})
+    others = {"pool": {"store": "999:999 0700"}}
+    messages = check_volume_owners("web", service, image_scan({}), (10001, 7), (), others).messages
+    assert [message in text for text in messages] == ([True] if message else [])
+
+
 def image_scan(volume_owners: dict[str, str]) -> ImageScan:
     return ImageScan(
         config_digest=DIGEST,
