@@ -158,7 +158,7 @@ class Volume(Table):
     """`UID:GID` that its directory must have in the image; default: any with which the service can write"""
     shared: Name | None = None
     """name under which other services have the same volume; its size is that of the first one, in the order of their
-    start, that does not mount it `read_only`, its owner that of the path in an image that has it"""
+    start, that does not mount it `read_only`, its owner that of the path in the images that have it"""
     read_only: bool = False
     """the service only reads it, and a shared one does not get the files of its image"""
 

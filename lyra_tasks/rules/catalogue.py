@@ -39,7 +39,7 @@ TESTS_PASSED = "tests.passed"
 TEST_PLATFORM = "test.platform"
 
 
-RULES_REVISION = 5
+RULES_REVISION = 6
 """Increased when a check changes its judgement, so that tested sets are tested again."""
 
 RULES: tuple[Rule, ...] = (
@@ -127,10 +127,12 @@ RULES: tuple[Rule, ...] = (
         VOLUME_OWNER,
         requirement="The image, or that of a service that shares it, contains the directory of each volume, and the "
         "user can write there.",
-        rationale="A new volume gets content, owner and mode from that directory. Without one, it belongs to root.",
+        rationale="While a volume is empty, each container that is created with it gives it content, owner and mode "
+        "of that directory. Without one, it belongs to root.",
         fix="`RUN install -d -o UID -g GID PATH` in the Dockerfile; for a third-party image, a path that it has, or an "
-        "own image that begins with `FROM` it. An `owner` in the volume's table is only compared with the image: it "
-        "is for a service that need not write there.",
+        "own image that begins with `FROM` it. A shared volume needs the same owner in all images that have its path; "
+        "`read_only` leaves out a service that only reads. An `owner` in the volume's table is only compared with the "
+        "image: it is for a service that need not write there.",
         severity="error", runbook="R6", checked_by=("test",),
     ),
     Rule(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lyra_tasks import console
@@ -41,6 +43,12 @@ _REQUIRED_LABELS = ("title", "description", "source", "revision")
 _ROOT = "0:0"
 _HADOLINT_TIMEOUT_S = 30.0
 _HADOLINT_LEVELS = {"error", "warning"}
+_ARGUMENT_VALUE = re.compile(r"(?:^|\s)([A-Za-z_]\w*)=(\S*)")
+# The history keeps the build arguments of a step as `RUN |1 NAME=value /bin/sh -c …`.
+_RUN_WITH_ARGUMENTS = re.compile(r"RUN \|(\d+) ")
+
+SharedOwners = Mapping[str, Mapping[tuple[str, str], str]]
+"""Owner and mode of the directories that a shared volume may be filled from, by volume, path and image."""
 
 
 def check_image_record(
@@ -134,38 +142,35 @@ def check_volume_owners(
     scan: ImageScan,
     user: UserIds | None,
     groups: Collection[int] = (),
-    shared_owners: Mapping[str, Mapping[str, str]] | None = None,
+    shared_owners: SharedOwners = MappingProxyType({}),
 ) -> RuleCheck:
     """Check whether `user`, with more `groups`, can write to each volume, or whether a volume has its declared owner.
 
-    Docker copies content, owner and mode of the image's directory into a new volume; an image without one leaves that
-    to the next service with the volume, and without any, root owns it. `user` is None if its name could not be
-    resolved; `shared_owners` has the owner and mode in each image, by name of a shared volume and name of the image.
+    As long as a volume is empty, each container that is created with it gives it content, owner and mode of the
+    directory in its image, if there is one. So the last image with an empty directory decides, or the first with files
+    in it: both depend on the order in which containers are created, and a volume is judged by each of them. Without
+    any, root owns it. `user` is None if its name could not be resolved.
     """
     messages = []
     for key, volume in service.volumes.items():
         if "nocopy" in volume.mount_options:
             continue
         own = scan.volume_owners.get(volume.path.rstrip("/"))
-        others = (shared_owners or {}).get(volume.shared or "") if own is None else None
-        directories: Mapping[str, str | None] = others or {"": own}
-        for image, directory in directories.items():
+        others = shared_owners.get(volume.shared or "", {})
+        directories = {place: directory for place, directory in others.items() if directory != own}
+        if own or not directories:
+            directories[volume.path, "the image"] = own or ""  # the empty text: there is none
+        for (path, image), directory in directories.items():
             owner, mode = _parse_owner(directory or f"{_ROOT} 0755")
             if volume.owner is None:
                 if user is None or volume.read_only or _can_write(user, groups, owner, mode):
                     continue
-                if image:
-                    reason = f"the image {image} has it for {directory}"
-                elif directory:
-                    reason = f"{volume.path} belongs to {owner} in the image (mode {mode:04o})"
-                else:
-                    reason = f"{volume.path} is not in the image"
-                messages.append(f"volume {key}: user {user[0]}:{user[1]} cannot write: {reason}")
-            elif directory is None and _normalize_owner(volume.owner) != _ROOT:
+                reason = f"belongs to {owner} in {image} (mode {mode:04o})" if directory else f"is not in {image}"
+                messages.append(f"volume {key}: user {user[0]}:{user[1]} cannot write: {path} {reason}")
+            elif not directory and _normalize_owner(volume.owner) != _ROOT:
                 messages.append(f"volume {key}: the image has no directory {volume.path}")
             elif owner != _normalize_owner(volume.owner):
-                place = f"the image {image}" if image else "the image"
-                messages.append(f"volume {key}: owner of {volume.path} is {owner} in {place}, declared: {volume.owner}")
+                messages.append(f"volume {key}: owner of {path} is {owner} in {image}, declared: {volume.owner}")
     return RuleCheck(VOLUME_OWNER, f"services.{name}", tuple(messages))
 
 
@@ -207,6 +212,26 @@ def count_base_layers(config: Mapping[str, Any], instructions: Sequence[str]) ->
     if not own_history or keywords != [instruction.upper() for instruction in instructions]:
         return 0
     return sum(not entry.get("empty_layer", False) for entry in history[: len(history) - len(own_history)])
+
+
+def read_own_variables(config: Mapping[str, Any], names: set[str], instructions: int) -> dict[str, str]:
+    """Return ENV and ARG of an image's own stages, from the configuration and the history: `ENV NAME` -> value."""
+    pairs = (str(pair).partition("=") for pair in (config.get("config") or {}).get("Env") or [])
+    variables = {f"ENV {name}": value for name, _, value in pairs if name in names}
+    history = [str(entry.get("created_by", "")) for entry in config.get("history") or []]
+    for step in history[max(0, len(history) - instructions) :]:
+        for name, value in read_build_arguments(step):
+            if f"ENV {name}" not in variables:
+                variables.setdefault(f"ARG {name}", value)
+    return variables
+
+
+def read_build_arguments(step: str) -> list[tuple[str, str]]:
+    """Return the arguments in a step of the history, with their values."""
+    if step.startswith("ARG "):
+        return _ARGUMENT_VALUE.findall(step)
+    run = _RUN_WITH_ARGUMENTS.match(step)
+    return _ARGUMENT_VALUE.findall(step[run.end() :])[: int(run[1])] if run else []
 
 
 def check_dockerfile(name: str, dockerfile: Path, root: Path) -> RuleCheck:

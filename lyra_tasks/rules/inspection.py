@@ -20,6 +20,7 @@ from lyra_tasks.rules.catalogue import CONTEXT_LEAVES_OUT
 from lyra_tasks.rules.engine_support import check_engine_health_check, check_engine_settings
 from lyra_tasks.rules.finding import RuleCheck, merge_platforms
 from lyra_tasks.rules.images import (
+    SharedOwners,
     check_base_locked,
     check_dockerfile,
     check_health_check,
@@ -59,8 +60,9 @@ def check_rules(
         by_platform = {}
         for build in service_builds:
             config = built_configs[build.key] if len(service_builds) > 1 else image_configs[name]
+            scan, owners, image_id = scans[build.key], shared_owners[build.platform], records[build.key].image_id
             by_platform[build.platform] = _check_service_build(
-                work, name, build, config, scans[build.key], shared_owners, user_ids[name], records[build.key].image_id
+                work, name, build, config, scan, owners, user_ids[name], image_id
             )
         checks += merge_platforms(by_platform)
     promoted = {work.config.image_name(name) for name, service in work.config.services.items() if service.is_promoted}
@@ -101,7 +103,7 @@ def _check_service_build(
     build: Variant,
     image_config: Mapping[str, Any],
     scan: ImageScan,
-    shared_owners: Mapping[str, Mapping[str, Mapping[str, str]]],
+    shared_owners: SharedOwners,
     user_ids: UserIds | None,
     image_id: str,
 ) -> Iterator[RuleCheck]:
@@ -112,7 +114,7 @@ def _check_service_build(
     yield check_health_check(name, service, image_config)
     yield check_engine_health_check(name, service, image_config, work.config.proxima)
     groups = _resolve_groups(work, service, image_id)
-    yield check_volume_owners(name, service, scan, user_ids, groups, shared_owners[build.platform])
+    yield check_volume_owners(name, service, scan, user_ids, groups, shared_owners)
     is_own = work.config.is_own_image(name)
     stages = read_project_stages(work, build) if is_own else ()
     own_variables = {assignment.name for stage in stages for assignment in stage.assignments}
@@ -124,18 +126,19 @@ def _check_service_build(
 
 def _collect_shared_owners(
     config: Configuration, builds: Collection[Variant], scans: Mapping[str, ImageScan]
-) -> dict[str, dict[str, dict[str, str]]]:
-    """Return owner and mode of the directories of shared volumes on Proxima, by platform, volume and image."""
-    owners: dict[str, dict[str, dict[str, str]]] = {build.platform: {} for build in builds}
+) -> dict[str, SharedOwners]:
+    """Return from what shared volumes may be filled on Proxima, by platform."""
+    owners: dict[str, dict[str, dict[tuple[str, str], str]]] = {build.platform: {} for build in builds}
     for name, service in config.services.items():
         for build in builds if service.is_promoted else ():
             if build.image != config.image_name(name):
                 continue
             for volume in service.volumes.values():
                 owner = scans[build.key].volume_owners.get(volume.path.rstrip("/"))
-                if volume.shared and not volume.read_only and owner:
-                    owners[build.platform].setdefault(volume.shared, {})[build.image] = owner
-    return owners
+                if volume.shared and "nocopy" not in volume.mount_options and owner:
+                    place = volume.path, f"the image {build.image}"
+                    owners[build.platform].setdefault(volume.shared, {})[place] = owner
+    return {**owners}
 
 
 def _resolve_groups(work: Workspace, service: Service, image_id: str) -> set[int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from lyra_tasks import console
@@ -35,19 +36,16 @@ from lyra_tasks.images.stream.packages import (
     merge_layer_packages,
     save_layer_packages,
 )
+from lyra_tasks.images.stream.tar import Readable
 from lyra_tasks.records.images import ImageRecord, ImageScan, ScanStore, SecretFinding
 from lyra_tasks.redaction import is_secret_name
 from lyra_tasks.rules.catalogue import rule_set_version
-from lyra_tasks.rules.images import count_base_layers
+from lyra_tasks.rules.images import count_base_layers, read_own_variables
 from lyra_tasks.rules.secrets import fingerprint_secrets, read_declared_secrets
-from lyra_tasks.rules.tokens import TextSampler, find_random_values, find_token_shapes, has_detect_secrets
+from lyra_tasks.rules.tokens import TextSampler, find_tokens, has_detect_secrets
 
 _MAX_PLACES = 5
-_MAX_TOKENS = 20
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9._-]{1,60}")
-_ARGUMENT_VALUE = re.compile(r"(?:^|\s)([A-Za-z_]\w*)=(\S*)")
-# The history keeps the build arguments of a step as `RUN |1 NAME=value /bin/sh -c …`.
-_RUN_WITH_ARGUMENTS = re.compile(r"RUN \|(\d+) ")
 
 
 def read_project_stages(work: Workspace, build: Variant) -> tuple[Stage, ...]:
@@ -89,11 +87,7 @@ def read_image_packages(work: Workspace, records: Mapping[str, ImageRecord]) -> 
     }
     read: dict[str, LayerPackages] = {}
     if missing:
-        requests = {name: ImageRequest(record.image_id, record.platform) for name, record in missing.items()}
-        with (
-            console.progress(f"reading {', '.join(missing)}"),
-            open_save_stream(work.engine, sorted({record.image_id for record in missing.values()})) as stream,
-        ):
+        with console.progress(f"reading {', '.join(missing)}"), _open_images(work, missing) as (stream, requests):
             images = scan_images(stream, requests, matcher=SecretMatcher({}), directories=())
         read = {layer.diff_id: layer.packages for image in images.values() for layer in image.layers}
         for diff_id, packages in read.items():
@@ -174,16 +168,14 @@ def _read_images(
     matcher: SecretMatcher,
     stack: ExitStack,
     load_layer: Callable[[str], ScannedLayer | None],
-    directories: Collection[str] = (),
 ) -> dict[str, ScannedImage]:
     """Scan images in one stream; `stack` closes the samples of their texts.
 
-    They are read again if links lead from the directories of volumes to others, whose owners are asked for then.
+    Those with links from the directories of volumes to others are read a second time, for the owners behind the links.
     """
-    directories = directories or _list_all_directories(work)
-    requests = {name: ImageRequest(record.image_id, record.platform) for name, record in records.items()}
+    directories = _list_all_directories(work)
     watcher = (lambda: stack.enter_context(closing(TextSampler()))) if has_detect_secrets() else None
-    with open_save_stream(work.engine, sorted({record.image_id for record in records.values()})) as stream:
+    with _open_images(work, records) as (stream, requests):
         images = scan_images(
             stream,
             requests,
@@ -192,10 +184,28 @@ def _read_images(
             create_watcher=watcher,
             load_layer=load_layer,
         )
-    places = {place for image in images.values() for place in resolve_directories(image.layers, directories).values()}
-    if places <= set(directories):
+    linked = {
+        name: records[name]
+        for name, image in images.items()
+        if not set(resolve_directories(image.layers, directories).values()) <= set(directories)
+    }
+    if not linked:
         return images
-    return _read_images(work, records, matcher, stack, lambda _: None, places.union(directories))
+    with _open_images(work, linked) as (stream, requests):
+        followed = scan_images(stream, requests, matcher=SecretMatcher({}), directories=directories, follow_links=True)
+    return images | {
+        name: replace(images[name], directory_owners=image.directory_owners) for name, image in followed.items()
+    }
+
+
+@contextmanager
+def _open_images(
+    work: Workspace, records: Mapping[str, ImageRecord]
+) -> Iterator[tuple[Readable, dict[str, ImageRequest]]]:
+    """Yield the stream of a `docker save` of images, and what to read of it."""
+    requests = {name: ImageRequest(record.image_id, record.platform) for name, record in records.items()}
+    with open_save_stream(work.engine, sorted({record.image_id for record in records.values()})) as stream:
+        yield stream, requests
 
 
 def _count_lower_layers(image: ScannedImage, stages: tuple[Stage, ...], record: ImageRecord) -> int:
@@ -216,7 +226,7 @@ def _summarize_scan(
     base_layer_count = count_base_layers(image.config, instructions) if is_own else 0
     setuid_files = find_setuid_files(image.layers)
     names = {assignment.name for stage in stages for assignment in stage.assignments}
-    variables = _own_variables(image.config, names, len(instructions))
+    variables = read_own_variables(image.config, names, len(instructions))
     return ImageScan(
         config_digest=image.config_digest,
         query_digest=scan_key,
@@ -232,7 +242,7 @@ def _summarize_scan(
             # A path is not the secret itself.
             if value and not value.startswith("/") and is_secret_name(name.partition(" ")[2])
         ],
-        tokens=_find_tokens(image, base_layer_count, variables) if is_own and has_detect_secrets() else None,
+        tokens=find_tokens(image, base_layer_count, variables) if is_own and has_detect_secrets() else None,
     )
 
 
@@ -275,33 +285,3 @@ def _iter_strings(value: Any, place: str) -> Iterator[tuple[str, str]]:
             yield from _iter_strings(item, f"{place} {number}")
     elif isinstance(value, str):
         yield place, value
-
-
-def _own_variables(config: Mapping[str, Any], names: set[str], instructions: int) -> dict[str, str]:
-    """Return ENV and ARG of the project's own stages, from the configuration and the history."""
-    pairs = (str(pair).partition("=") for pair in (config.get("config") or {}).get("Env") or [])
-    variables = {f"ENV {name}": value for name, _, value in pairs if name in names}
-    history = [str(entry.get("created_by", "")) for entry in config.get("history") or []]
-    for step in history[max(0, len(history) - instructions) :]:
-        for name, value in _build_arguments(step):
-            if f"ENV {name}" not in variables:
-                variables.setdefault(f"ARG {name}", value)
-    return variables
-
-
-def _build_arguments(step: str) -> list[tuple[str, str]]:
-    """Return the arguments in a step of the history, with their values."""
-    if step.startswith("ARG "):
-        return _ARGUMENT_VALUE.findall(step)
-    run = _RUN_WITH_ARGUMENTS.match(step)
-    return _ARGUMENT_VALUE.findall(step[run.end() :])[: int(run[1])] if run else []
-
-
-def _find_tokens(image: ScannedImage, base_layer_count: int, variables: Mapping[str, str]) -> list[str]:
-    matches = find_random_values(variables)
-    labels = (image.config.get("config") or {}).get("Labels") or {}
-    matches += find_token_shapes((f"label {name}", str(value)) for name, value in sorted(labels.items()))
-    for layer in image.layers[base_layer_count:]:
-        if isinstance(layer.watcher, TextSampler):
-            matches += find_token_shapes((f"/{path}", text) for path, text in layer.watcher)
-    return list(dict.fromkeys(matches))[:_MAX_TOKENS]

@@ -12,10 +12,12 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
+from lyra_tasks.images.scan.layers import ScannedImage
 from lyra_tasks.images.stream.tar import Block
 
 _MAX_FILE_BYTES = 128 * 1024
 _MAX_SAMPLE_BYTES = 16 * 1024**2
+_MAX_TOKENS = 20
 _RECORD_HEADER = struct.Struct("<II")
 # Files of package managers are public anyway.
 _PACKAGE_MANAGED_PATH = re.compile(
@@ -67,6 +69,17 @@ class TextSampler:
     def close(self) -> None:
         """Delete the sample."""
         self._file.close()
+
+
+def find_tokens(image: ScannedImage, base_layer_count: int, variables: Mapping[str, str]) -> list[str]:
+    """Return what looks like a token in variables, and in the labels and the layers above the base of an image."""
+    matches = find_random_values(variables)
+    labels = (image.config.get("config") or {}).get("Labels") or {}
+    matches += find_token_shapes((f"label {name}", str(value)) for name, value in sorted(labels.items()))
+    for layer in image.layers[base_layer_count:]:
+        if isinstance(layer.watcher, TextSampler):
+            matches += find_token_shapes((f"/{path}", text) for path, text in layer.watcher)
+    return list(dict.fromkeys(matches))[:_MAX_TOKENS]
 
 
 def find_token_shapes(texts: Iterable[tuple[str, str]]) -> list[str]:

@@ -7,6 +7,7 @@ import io
 import sys
 import tarfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,9 +27,13 @@ from lyra_tasks.images.stream.tar import BlockReader, read_tar_members
 MATCHER = SecretMatcher({"key": "the-secret-key"})
 
 
+Entry = tuple[str, int, bytes | str | None] | tuple[str, int, bytes | str | None, int]
+
+
 def layer(
-    *entries: tuple[str, int, bytes | str | None] | tuple[str, int, bytes | str | None, int],
+    *entries: Entry,
     is_compressed: bool = False,
+    directories: frozenset[str] | None = frozenset({"data", "srv/deep"}),
 ) -> ScannedLayer:
     """Scan a layer of (path, mode, content or target of a link or None for a directory, owner)."""
     buffer = io.BytesIO()
@@ -49,7 +54,7 @@ def layer(
         for start in range(0, len(data), 700):
             yield data[start : start + 700]
 
-    scanned, size = scan_layer(blocks(), "here", matcher=MATCHER, directories=frozenset({"data", "srv/deep"}))
+    scanned, size = scan_layer(blocks(), "here", matcher=MATCHER, directories=directories)
     assert size == len(buffer.getvalue())
     return scanned
 
@@ -91,6 +96,17 @@ def test_directory_behind_links_has_owner_of_their_target() -> None:
     assert find_directory_owners([absolute, relative], ["/srv/deep"]) == {"/srv/deep": "6:6 0755"}
     replaced = layer((".wh.srv", 0, b""), ("srv/", 0o755, None), ("srv/deep/", 0o755, None, 8))
     assert find_directory_owners([absolute, replaced], ["/srv/deep"]) == {"/srv/deep": "8:8 0755"}
+
+
+def test_scan_of_all_directories_knows_the_owner_behind_any_number_of_links() -> None:
+    names = ["srv", *(f"link{number}" for number in range(254)), "far"]  # as many as an engine follows
+    entries: list[Entry] = [(name, 0o777, f"../{target}") for name, target in pairwise(names)]
+    entries += [("far/", 0o755, None), ("far/deep/", 0o750, None, 9)]
+    assert find_directory_owners([layer(*entries)], ["/srv/deep"]) == {}
+    followed = layer(*entries, directories=None)
+    assert find_directory_owners([followed], ["/srv/deep"]) == {"/srv/deep": "9:9 0750"}
+    replaced = layer((names[-2], 0o755, None), (f"{names[-2]}/deep", 0o700, None, 4), directories=None)
+    assert find_directory_owners([followed, replaced], ["/srv/deep"]) == {"/srv/deep": "4:4 0700"}
 
 
 def test_circular_links_lead_nowhere() -> None:

@@ -87,29 +87,50 @@ def test_user_can_write_to_volume_or_owner_is_declared(
     [
         (None, {"store": "10001:10001 0755"}, ""),
         (None, {"store": "0:7 0775"}, ""),
-        (None, {"store": "999:999 0700"}, "user 10001:7 cannot write: the image store has it for 999:999 0700"),
-        (None, {"store": "10001:1 0755", "cache": "0:0 0755"}, "the image cache has it for 0:0 0755"),
+        (
+            None,
+            {"store": "999:999 0700"},
+            "user 10001:7 cannot write: /pool belongs to 999:999 in the image store (mode 0700)",
+        ),
+        (None, {"store": "10001:1 0755", "cache": "0:0 0755"}, "/pool belongs to 0:0 in the image cache"),
         (None, {}, "/data is not in the image"),
-        ("10001:7 0755", {"store": "999:999 0700"}, ""),
+        ("10001:7 0755", {"store": "10001:7 0755"}, ""),
+        ("10001:7 0755", {"store": "999:7 0770"}, ""),
+        (
+            "10001:7 0755",
+            {"store": "999:999 0700"},
+            "user 10001:7 cannot write: /pool belongs to 999:999 in the image store",
+        ),
+        ("0:0 0755", {"store": "10001:7 0755"}, "/data belongs to 0:0 in the image"),
     ],
 )
-def test_image_without_directory_leaves_shared_volume_to_others(
+def test_shared_volume_is_judged_by_each_image_that_has_its_directory(
     directory: str | None, others: dict[str, str], message: str
 ) -> None:
     service = Service.model_validate({"image": "web", "volumes": {"data": {"path": "/data", "shared": "pool"}}})
     scan = image_scan({"/data": directory} if directory else {})
-    messages = check_volume_owners("web", service, scan, (10001, 7), (), {"pool": others} if others else {}).messages
+    owners = {"pool": {("/pool", f"the image {image}"): owner for image, owner in others.items()}}
+    messages = check_volume_owners("web", service, scan, (10001, 7), (), owners).messages
     assert [message in text for text in messages] == ([True] if message else [])
 
 
 @pytest.mark.parametrize(
-    ("declared", "message"), [("999:999", ""), ("10001:7", "is 999:999 in the image store, declared: 10001:7")]
+    ("declared", "own", "message"),
+    [
+        ("999:999", None, ""),
+        ("999:999", "999:999 0755", ""),
+        ("10001:7", None, "owner of /pool is 999:999 in the image store, declared: 10001:7"),
+        ("10001:7", "10001:7 0755", "owner of /pool is 999:999 in the image store, declared: 10001:7"),
+    ],
 )
-def test_declared_owner_of_shared_volume_is_compared_with_images_of_others(declared: str, message: str) -> None:
+def test_declared_owner_of_shared_volume_is_compared_with_images_of_others(
+    declared: str, own: str | None, message: str
+) -> None:
     volume = {"path": "/data", "shared": "pool", "owner": declared}
     service = Service.model_validate({"image": "web", "volumes": {"data": volume}})
-    others = {"pool": {"store": "999:999 0700"}}
-    messages = check_volume_owners("web", service, image_scan({}), (10001, 7), (), others).messages
+    others = {"pool": {("/pool", "the image store"): "999:999 0700"}}
+    scan = image_scan({"/data": own} if own else {})
+    messages = check_volume_owners("web", service, scan, (10001, 7), (), others).messages
     assert [message in text for text in messages] == ([True] if message else [])
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.rules import images, tokens
-from lyra_tasks.rules.scanning import _build_arguments
 
 
 def dockerfile(tmp_path: Path, text: str) -> Path:
@@ -90,4 +89,4 @@ def test_text_sampler_keeps_small_own_texts() -> None:
     ],
 )
 def test_build_arguments_are_read_from_history(step: str, arguments: list[tuple[str, str]]) -> None:
-    assert _build_arguments(step) == arguments
+    assert images.read_build_arguments(step) == arguments

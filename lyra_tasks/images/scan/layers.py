@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,9 +66,10 @@ class ScannedLayer:
     """A scanned layer.
 
     `setuid_files` are setuid and setgid files with their modes, `file_hashes` the hashes of the names of everything but
-    directories, which tell what a later layer replaces. `links` are the targets of symbolic links on the way to given
-    directories, or empty where a directory is. `blob_digest` is that of the layer as it was read, or empty if
-    the stream does not name it; `size` is that of the unpacked layer. `blob` is the layer if it was read compressed.
+    directories, which tell what a later layer replaces. Of given directories and those above them, `directory_owners`
+    has the owners, and `links` the targets where they are symbolic links. `blob_digest` is that of the layer as it was
+    read, or empty if the stream does not name it; `size` is that of the unpacked layer. `blob` is the layer if it was
+    read compressed.
     """
 
     diff_id: str
@@ -101,16 +103,18 @@ def scan_images(
     *,
     matcher: SecretMatcher,
     directories: Collection[str],
+    follow_links: bool = False,
     create_watcher: Callable[[], Watcher] | None = None,
     load_layer: Callable[[str], ScannedLayer | None] = lambda _: None,
 ) -> dict[K, ScannedImage]:
     """Scan the requested images in the stream of a `docker save`, in one pass.
 
-    `directories` are absolute paths whose owners are recorded; `create_watcher` is called for each layer that is read.
-    A layer that `load_layer` returns for the digest of its blob is only hashed.
+    `directories` are absolute paths whose owners are recorded; with `follow_links`, also if links lead from them to
+    others, which takes more memory. `create_watcher` is called for each layer that is read. A layer that `load_layer`
+    returns for the digest of its blob is only hashed.
     """
     layers: dict[str, ScannedLayer] = {}
-    watched_directories = frozenset(directory.strip("/") for directory in directories)
+    watched_directories = None if follow_links else frozenset(directory.strip("/") for directory in directories)
 
     def scan_incoming_layer(blocks: Iterator[Block], entry: IncomingLayer) -> Layer:
         digester, first = DigestWriter(), next(blocks, b"")
@@ -151,18 +155,18 @@ def scan_layer(
     where: str,
     *,
     matcher: SecretMatcher,
-    directories: frozenset[str],
+    directories: frozenset[str] | None,
     watcher: Watcher | None = None,
 ) -> tuple[ScannedLayer, int]:
-    """Scan one layer, compressed or not, and return it with its uncompressed size."""
+    """Scan one layer, compressed or not, and return it with its uncompressed size; `None` are all directories."""
     first = next(blocks, b"")
     digester = DigestWriter()
     unpacked = tee_blocks(decompress_blocks(chain([first], blocks), detect_codec(first), where), digester.write)
     layer = ScannedLayer("", LayerPackages.empty(), watcher=watcher)
-    parents = {path[: match.start()] for path in directories for match in re.finditer("/|$", path)}
+    watched_paths = directories and {path[: end.start()] for path in directories for end in re.finditer("/|$", path)}
     for header, contents in read_layer_members(unpacked, where):
         path = normalize_path(header.name)
-        _record_entry(layer, path, header, directories, parents)
+        _record_entry(layer, path, header, watched_paths)
         matches = matcher.search(f"{path}\0{header.target}".encode())
         stream = matcher.search_stream(contents, matches) if matcher else contents
         if watcher is not None and header.kind == "file":
@@ -216,7 +220,11 @@ def resolve_directories(layers: Iterable[ScannedLayer], directories: Iterable[st
     """Return where directories really are in the final image, which may have links on the way: path -> path."""
     links: dict[str, str] = {}
     for layer in layers:
-        links = drop_hidden(links, layer.packages) | layer.links
+        links = {
+            path: target
+            for path, target in drop_hidden(links, layer.packages).items()
+            if path not in layer.directory_owners
+        } | layer.links
     return {directory: _follow_links(directory, links) for directory in directories}
 
 
@@ -239,20 +247,19 @@ def _follow_links(directory: str, links: Mapping[str, str]) -> str:
     return directory
 
 
-def _record_entry(
-    layer: ScannedLayer, path: str, header: TarHeader, directories: Collection[str], parents: Collection[str]
-) -> None:
+def _record_entry(layer: ScannedLayer, path: str, header: TarHeader, watched_paths: Collection[str] | None) -> None:
     if is_whiteout(path):
         return
-    if path in parents and header.kind in {"directory", "symlink"}:
-        layer.links[path] = header.target if header.kind == "symlink" else ""
+    is_watched = watched_paths is None or path in watched_paths
     if header.kind == "directory":
-        if path in directories:
-            layer.directory_owners[path] = f"{header.uid}:{header.gid} {header.mode:04o}"
-    else:
-        layer.file_hashes.add(_hash_path(path))
-        if header.kind in {"file", "link"} and header.mode & _SETUID_SETGID:
-            layer.setuid_files[path] = header.mode
+        if is_watched:
+            layer.directory_owners[path] = sys.intern(f"{header.uid}:{header.gid} {header.mode:04o}")
+        return
+    if is_watched and header.kind == "symlink":
+        layer.links[path] = header.target
+    layer.file_hashes.add(_hash_path(path))
+    if header.kind in {"file", "link"} and header.mode & _SETUID_SETGID:
+        layer.setuid_files[path] = header.mode
 
 
 def _hash_path(path: str) -> int:
