@@ -101,7 +101,7 @@ class CleanupPlan:
         return tuple(item for item in self.facts.unasked_engines if item.private_state not in self.purge_sandboxes)
 
     @property
-    def unproven_objects(self) -> tuple[EngineObject, ...]:
+    def unknown_objects(self) -> tuple[EngineObject, ...]:
         """Objects with the checkout's label that its journal does not know: it was deleted, or the label copied."""
         owned = {(item.kind, item.id) for item in self.facts.owned}
         labelled = (item for item in self.facts.engine_objects if item.project == self.facts.project_id != "")

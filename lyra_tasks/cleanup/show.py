@@ -139,9 +139,9 @@ def _print_notes(plan: CleanupPlan) -> None:
         console.info(f"kept {item.kind} {item.name}: {reason}")
     for engine in plan.unasked_engines:
         console.info(f"not asked: {engine}")
-    for unproven in plan.unproven_objects:
-        command = describe_leftover(OwnedObject(unproven.kind, unproven.name, unproven.id, ""), None, "").fix
-        name = f"{unproven.kind} {unproven.name}"
+    for unknown in plan.unknown_objects:
+        command = describe_leftover(OwnedObject(unknown.kind, unknown.name, unknown.id, ""), None, "").fix
+        name = f"{unknown.kind} {unknown.name}"
         console.info(f"not removed: {name} has this checkout's label, and the journal does not know it; `{command}`")
     if images := plan.unknown_images:
         console.info(

@@ -296,7 +296,7 @@ def test_object_with_our_label_that_the_journal_does_not_know_is_named_and_stays
     owned = (OwnedObject(CONTAINER, "known", "1", "r1"),)
     facts = CleanupFacts(project_id="tiny-1", engine_objects=(ours, unknown, theirs), owned=owned)
     plan = plan_cleanup(facts, "objects")
-    assert plan.unproven_objects == (unknown,)
+    assert plan.unknown_objects == (unknown,)
     assert plan.objects == owned
 
 
