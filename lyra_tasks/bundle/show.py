@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from lyra_tasks import console
-from lyra_tasks.bundle.diff import SECTIONS, BundleDiff
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, REPORT_FILE, SUMMARY_FILE
 from lyra_tasks.bundle.format.manifest import Manifest
 from lyra_tasks.bundle.format.pack import PackManifest
@@ -27,6 +26,7 @@ from lyra_tasks.results.bundle import (
 from lyra_tasks.results.lifecycle import PromotionPreview, PushedTag
 
 if TYPE_CHECKING:
+    from lyra_tasks.bundle.diff import BundleDiff
     from lyra_tasks.bundle.pack.plan import PackPlan
     from lyra_tasks.bundle.pack.run import PackResult
     from lyra_tasks.bundle.promote.plan import PromotionPlan
@@ -142,6 +142,8 @@ def _subject(report: VerifyReport) -> str:
 
 def show_diff(diff: BundleDiff) -> BundleComparison:
     """Show the differences between two versions."""
+    from lyra_tasks.bundle.diff import SECTIONS
+
     changes: dict[str, tuple[ChangedValue, ...]] = dict.fromkeys(SECTIONS, ())
     for change in diff.changes:
         changes[change.section] += (ChangedValue(change.name, change.before, change.after),)

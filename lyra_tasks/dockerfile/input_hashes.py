@@ -71,9 +71,8 @@ def scan_again(snapshot: ContextSnapshot, cache: Path | None = None) -> ContextS
     return scan_directory(snapshot.context, snapshot.dockerfile, cache)
 
 
-def compute_input_hashes(root: Path, image: Image, commit: str) -> ImageInputs:
-    """Return the platform-independent inputs of an image."""
-    source = scan_image(root, image)
+def compute_input_hashes(image: Image, source: ContextSnapshot, commit: str) -> ImageInputs:
+    """Return the platform-independent inputs of an image, whose context is `source`."""
     hashes = {
         "context": source.digest,
         "dockerfile": source.dockerfile_digest,

@@ -8,36 +8,43 @@ from __future__ import annotations
 import datetime
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.dockerfile.context import ContextEntry, ContextSnapshot, read_entry
 from lyra_tasks.dockerfile.file_hashes import open_file_hashes
-from lyra_tasks.dockerfile.input_hashes import read_ignore_patterns, scan_image
+from lyra_tasks.dockerfile.input_hashes import read_ignore_patterns
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import quote_path
 from lyra_tasks.versions.git import GitFacts, hash_changed_files
-from lyra_tasks.versions.head import LocalFile, TreeEntry, compare_with_tree, read_tree
+from lyra_tasks.versions.head import LocalFile, TreeEntry, compare_with_tree, list_parents, read_tree
 
 SOURCE_RULE = "source.committed"
 SOURCE_SCOPE = "source"
 
 
 def add_source_changes(
-    facts: GitFacts, config: Configuration, root: Path, config_files: Iterable[Path], outputs: Iterable[str]
+    facts: GitFacts,
+    config: Configuration,
+    root: Path,
+    config_files: Iterable[Path],
+    outputs: Iterable[str],
+    snapshots: Collection[ContextSnapshot],
 ) -> GitFacts:
-    """Return the facts of a checkout with all that images and bundle take from it and HEAD does not hold."""
+    """Return the facts of a checkout with all that images and bundle take from it and HEAD does not hold.
+
+    `snapshots` are those of the contexts of all images.
+    """
     top, root = facts.top.resolve(), root.resolve()
     if not root.is_relative_to(top):
         raise PreconditionError(
             f"git takes {top} for the working tree of {root}",
             hint=f"Run `git -C {quote_path(root)} config --unset core.worktree`",
         )
-    snapshots = [scan_image(root, image) for image in config.images.values()]
     files = dict(_list_files(snapshots, _list_other_files(config, root, config_files), root, top))
     contexts = {_name_below(snapshot.context.resolve(), top) for snapshot in snapshots}
     tree = read_tree(top, facts.commit, contexts | {name for name in files if not _is_below(name, contexts)})
@@ -123,8 +130,8 @@ def _list_missing(
                 yield name
 
 
-def _is_below(name: str, directories: Collection[str]) -> bool:
-    return "." in directories or any(parent in directories for parent in map(str, PurePosixPath(name).parents))
+def _is_below(name: str, directories: Set[str]) -> bool:
+    return "." in directories or not directories.isdisjoint(list_parents(name))
 
 
 def _name_below(path: str | Path, top: Path) -> str:

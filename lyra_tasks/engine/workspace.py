@@ -27,6 +27,7 @@ from lyra_tasks.versions.version import CheckoutVersion, compute_version
 
 # What connects to an engine, or reads git, is imported on first use: many commands need neither.
 if TYPE_CHECKING:
+    from lyra_tasks.dockerfile.context import ContextSnapshot
     from lyra_tasks.engine.client.connect import Engine
     from lyra_tasks.engine.objects.ownership import Owner
     from lyra_tasks.versions.git import GitFacts
@@ -112,6 +113,13 @@ class Workspace:
         return self._read_git_facts()
 
     @cached_property
+    def snapshots(self) -> dict[str, ContextSnapshot]:
+        """What the builder gets for each image, as it was compared with HEAD for `git`."""
+        from lyra_tasks.dockerfile.input_hashes import scan_image
+
+        return {name: scan_image(self.root, image) for name, image in self.config.images.items()}
+
+    @cached_property
     def version(self) -> CheckoutVersion:
         """The version of the checkout."""
         return compute_version(self.git, self.config.release.tag)
@@ -119,7 +127,8 @@ class Workspace:
     def refresh_git(self, *generated_files: str) -> None:
         """Read the state of git again; `generated_files` have been written by the run."""
         self.generated_files.update(generated_files)
-        vars(self).pop("version", None)
+        for name in ("version", "snapshots"):
+            vars(self).pop(name, None)
         vars(self)["git"] = self._read_git_facts()
 
     def _read_git_facts(self) -> GitFacts:
@@ -128,7 +137,8 @@ class Workspace:
 
         outputs = (self.config.promotion.directory, ".lyra", *sorted(self.generated_files))
         facts = collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
-        return add_source_changes(facts, self.config, self.root, self.loaded.input_files, outputs)
+        snapshots = self.snapshots.values()
+        return add_source_changes(facts, self.config, self.root, self.loaded.input_files, outputs, snapshots)
 
     @cached_property
     def engine(self) -> Engine:

@@ -44,7 +44,7 @@ def normalize_platform(platform: str) -> str:
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, defer_build=True)
 
 
 class Descriptor(_Document):

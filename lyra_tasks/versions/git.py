@@ -257,9 +257,10 @@ def hash_changed_files(top: Path, changed_paths: Iterable[str], known_hashes: Ma
     hasher = hashlib.sha256()
     try:
         for path in sorted(changed_paths):
-            for file in _list_files(top / path):
-                name = str(file.relative_to(top))
-                hasher.update(os.fsencode(name) + b"\0" + _read_file_state(file, known_hashes.get(name)) + b"\0")
+            is_file = path in known_hashes
+            for name in (path,) if is_file else (str(file.relative_to(top)) for file in _list_files(top / path)):
+                state = _read_file_state(top / name, known_hashes.get(name))
+                hasher.update(os.fsencode(name) + b"\0" + state + b"\0")
     except OSError as error:
         raise PreconditionError(
             f"Cannot read {error.filename}: {error.strerror}", hint="Commit it, ignore it or change its permissions"

@@ -84,12 +84,12 @@ def read_tree(top: Path, commit: str, paths: Iterable[str]) -> dict[str, TreeEnt
 
 def _find_submodule(top: Path, name: str) -> str:
     """Return the directory above a path that has a repository of its own, which git does not look into, or ''."""
-    return next((parent for parent in _list_parents(name) if (top / parent / _GIT_DIRECTORY).exists()), "")
+    return next((parent for parent in list_parents(name) if (top / parent / _GIT_DIRECTORY).exists()), "")
 
 
 def _select_below(submodule: str, names: Iterable[str]) -> set[str]:
     """Return what `names` select of a submodule."""
-    above = {_ALL, submodule, *_list_parents(submodule)}
+    above = {_ALL, submodule, *list_parents(submodule)}
     return {
         _ALL if name in above else name.removeprefix(f"{submodule}/")
         for name in names
@@ -116,7 +116,7 @@ def compare_with_tree(
     converted = _find_converted_files(top, tree, [name for name in candidates if name not in stored_in_lfs])
     own = {name for name in different if name not in tree and _GIT_DIRECTORY in name.split("/")}
     ignored = _find_ignored(top, [name for name in different if name not in tree and name not in own])
-    known_directories = {parent for names in (tree, files) for name in names for parent in _list_parents(name)}
+    known_directories = {parent for names in (tree, files) for name in names for parent in list_parents(name)}
     empty = {
         f"{name}/" for name in directories if name not in known_directories and _GIT_DIRECTORY not in name.split("/")
     }
@@ -182,6 +182,7 @@ def _find_ignored(top: Path, names: Sequence[str]) -> set[str]:
     return outside | {name for name in output.split("\0") if name}
 
 
-def _list_parents(name: str) -> list[str]:
+def list_parents(name: str) -> list[str]:
+    """Return the directories above a path, from the top, without the top itself."""
     parts = name.rstrip("/").split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]

@@ -45,7 +45,7 @@ D = TypeVar("D", bound="Document")
 class Document(BaseModel):
     """A JSON document of the bundle: strict, immutable, without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, defer_build=True)
 
 
 class BundleSource(Document):

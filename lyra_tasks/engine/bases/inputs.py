@@ -18,7 +18,14 @@ from lyra_tasks.config.platforms import (
     platform_build_args,
     variants_by_key,
 )
-from lyra_tasks.dockerfile.input_hashes import ImageInputs, compute_input_hashes, dockerfile_path, hash_mapping
+from lyra_tasks.dockerfile.context import ContextSnapshot
+from lyra_tasks.dockerfile.input_hashes import (
+    ImageInputs,
+    compute_input_hashes,
+    dockerfile_path,
+    hash_mapping,
+    scan_image,
+)
 from lyra_tasks.dockerfile.lock_file import (
     LOCK_FILE_NAME,
     LockedRootfs,
@@ -176,12 +183,18 @@ def hash_stage_inputs(
     return {**{kind: image_hashes[kind] for kind in ("args", "context", "dockerfile")}, "bases": bases}
 
 
-def hash_current_inputs(work: Workspace, lock: LockFile | None = None) -> dict[str, ImageInputs]:
-    """Return the inputs of every build, from the files and the lock file alone."""
+def hash_current_inputs(
+    work: Workspace, lock: LockFile | None = None, snapshots: Mapping[str, ContextSnapshot] | None = None
+) -> dict[str, ImageInputs]:
+    """Return the inputs of every build, from the files and the lock file alone.
+
+    `snapshots` are those of all images, which are scanned now by default.
+    """
     lock = lock or read_lock_file(work.root / LOCK_FILE_NAME)
-    image_hashes = {
-        name: compute_input_hashes(work.root, image, work.git.commit) for name, image in work.config.images.items()
-    }
+    commit, images = work.git.commit, work.config.images
+    if snapshots is None:
+        snapshots = {name: scan_image(work.root, image) for name, image in images.items()}
+    image_hashes = {name: compute_input_hashes(image, snapshots[name], commit) for name, image in images.items()}
     uses = find_base_uses(work, list_variants(work.config, work.config.images))
     return {
         build.key: replace(
