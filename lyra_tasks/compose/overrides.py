@@ -51,7 +51,7 @@ def merge_overrides(project: ComposeProject, document: Mapping[str, Any]) -> dic
 def list_refusals(project: ComposeProject, document: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what cannot be done with a Compose project, unless `.lyra.toml` says it differently."""
     for finding in project.findings:
-        if finding.is_refused and not (finding.override and _has_value(finding.override, document)):
+        if finding.is_refused and not has_value(finding.override, document):
             yield finding
 
 
@@ -69,10 +69,11 @@ def _replace_alternatives(merged: object, override: object, key: str, alternativ
         _table(merged, key).pop(alternative, None)
 
 
-def _has_value(location: Location, document: Any) -> bool:
+def has_value(location: Location, document: Any) -> bool:
+    """Return whether tables have a value at a location; none has one at the empty location."""
     for part in location:
         document = document.get(part) if isinstance(document, dict) else None
-    return document is not None
+    return bool(location) and document is not None
 
 
 def merge_tables(base: dict[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

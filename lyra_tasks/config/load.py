@@ -92,9 +92,9 @@ def load_partial_config(start: Path | None = None, *, rules: Mapping[str, bool] 
     return load_config_file(find_config(start), rules)
 
 
-def load_config_file(file: Path, rules: Mapping[str, bool] | None = None) -> LoadedConfig:
-    """Load the valid part of this file, as `load_partial_config` does."""
-    name, text = display_path(file), read_config(file)
+def load_config_file(file: Path, rules: Mapping[str, bool] | None = None, *, text: str | None = None) -> LoadedConfig:
+    """Load the valid part of this file, as `load_partial_config` does; with `text`, as if that were its content."""
+    name, text = display_path(file), read_config(file) if text is None else text
     document = _parse_toml(text, name)
     lines = find_positions(text)
     overrides = _apply_overrides(document)

@@ -24,8 +24,8 @@ class InitFile:
 
     path: str
     text: str
-    appended_lines: tuple[str, ...]
-    written: bool
+    appended_lines: tuple[str, ...] = ()
+    written: bool = False
 
 
 @dataclass(frozen=True)

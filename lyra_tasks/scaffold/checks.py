@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lyra_tasks.dockerfile.parse import Dockerfile
-from lyra_tasks.dockerfile.stages import DeclaredImage
-from lyra_tasks.scaffold.drafts import Draft, DraftTable
+from lyra_tasks.scaffold.drafts import Draft, DraftImage, DraftTable
 from lyra_tasks.scaffold.project_files import ProjectFiles
 
 _WEB_SERVER_IMAGE = re.compile(r"(?:.*/)?(?:nginx(?:-unprivileged)?|httpd|caddy)(?:[:@].*)?")
@@ -15,15 +13,13 @@ _LOCAL_ADDRESS = re.compile(
 )
 
 
-def add_check(
-    draft: Draft, name: str, image: DeclaredImage, dockerfile: Dockerfile | None, project: ProjectFiles
-) -> None:
+def add_check(draft: Draft, name: str, image: DraftImage, project: ProjectFiles) -> None:
     """Add a check to the service, and a health check if it has none."""
     service = draft.services[name]
     if service.get("oneshot"):
         return  # it must exit with 0 in any case
     healthcheck = service.entries("healthcheck")
-    command = healthcheck.get("exec", [] if healthcheck.get("disable") else list(image.healthcheck))
+    command = healthcheck.get("exec", [] if healthcheck.get("disable") else list(image.declared.healthcheck))
     tcp_ports = [port_name for port_name, port in service.entries("ports").items() if isinstance(port, int)]
     if not command and not healthcheck and tcp_ports:
         service.add("healthcheck", {"tcp": tcp_ports[0]})
@@ -34,7 +30,7 @@ def add_check(
     if address and _name_http_port(service, int(address["port"] or 80)):
         path = address["path"] or "/"
         check = {"name": f"{name} answers {path}", "http": f"GET {path}"}
-    elif "http" in tcp_ports and _serves_files(image, dockerfile, project):
+    elif "http" in tcp_ports and _serves_files(image, project):
         check = {"name": f"{name} answers /", "http": "GET /"}
     elif command:
         check = {"name": f"{name} is healthy", "exec": command}
@@ -58,11 +54,9 @@ def _name_http_port(service: DraftTable, port: int) -> bool:
     return True
 
 
-def _serves_files(image: DeclaredImage, dockerfile: Dockerfile | None, project: ProjectFiles) -> bool:
+def _serves_files(image: DraftImage, project: ProjectFiles) -> bool:
     """Return whether the image is a web server for files, so that `/` has a page."""
-    if dockerfile is None or not image.base:
-        return False
-    copied_names = {path.strip("/").rpartition("/")[2] for stage in dockerfile.stages for path in stage.copied_paths}
+    copied_names = {path.strip("/").rpartition("/")[2] for path in image.copied_paths}
     has_index_page = any(file.rpartition("/")[2] == "index.html" for file in project.files)
     copies_pages = not copied_names.isdisjoint({"index.html", "www", "public", "html", "static", "site"})
-    return bool(_WEB_SERVER_IMAGE.fullmatch(image.base)) or (has_index_page and copies_pages)
+    return bool(_WEB_SERVER_IMAGE.fullmatch(image.declared.base)) or (has_index_page and copies_pages)

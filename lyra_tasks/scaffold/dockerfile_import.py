@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
-import re
-from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from lyra_tasks.compose.translation.names import make_image_name, unique_name
-from lyra_tasks.dockerfile.parse import Dockerfile
-from lyra_tasks.dockerfile.stages import DeclaredImage, resolve_declared_image
+from lyra_tasks.dockerfile.stages import resolve_declared_image
 from lyra_tasks.errors import ConfigurationError
-from lyra_tasks.scaffold.drafts import Draft, DraftTable, dockerfile_path
-from lyra_tasks.scaffold.project_files import ProjectFiles
+from lyra_tasks.scaffold.drafts import Draft, DraftImage, DraftTable
+from lyra_tasks.scaffold.project_files import DOCKERFILE_PATH, ProjectFiles
 
 _DEVELOPMENT_NAMES = {"dev", "develop", "development", "local", "debug"}
 _TEST_NAMES = {"test", "tests", "ci", "lint", "e2e"}
@@ -23,108 +21,85 @@ _GENERIC_DIRECTORIES = {"docker", ".docker", "dockerfiles", "build", "deploy", "
 def draft_from_dockerfiles(project: ProjectFiles) -> Draft:
     """Return an image and a service for each production Dockerfile, with notes about the others."""
     draft = Draft()
-    production_paths, draft.notes = _select_dockerfiles(project.dockerfiles)
-    for path in production_paths:
-        name = unique_name(name_image(path, project), draft.images)
-        draft.images[name] = draft_image(path, project)
-        draft.services[name] = DraftTable(written={"image": name})
+    variants = {path: _variant(path) for path in project.dockerfiles}
+    production = {
+        posixpath.dirname(path): path for path, name in reversed(variants.items()) if name in _PRODUCTION_NAMES
+    }
+    for path, variant in variants.items():
+        if variant in _DEVELOPMENT_NAMES:
+            hint = "use a stage of the other Dockerfile as `dev_target` instead"
+            draft.notes.append(f"skipped {path}: for development; {hint}")
+        elif variant in _TEST_NAMES:
+            draft.notes.append(f"skipped {path}: for tests")
+        elif not variant and posixpath.dirname(path) in production:
+            draft.notes.append(f"skipped {path}: {production[posixpath.dirname(path)]} is for production")
+        else:
+            name = unique_name(name_image(path, project), draft.images)
+            draft.images[name] = draft_image(path, project)
+            draft.services[name] = DraftTable(written={"image": name})
     return draft
 
 
-def draft_image(path: str, project: ProjectFiles) -> DraftTable:
-    """Return the table of an image that a Dockerfile builds."""
-    context, missing = _find_context(path.rpartition("/")[0] or ".", project.dockerfiles[path], project)
-    image = DraftTable()
-    is_own_directory = context == (path.rpartition("/")[0] or ".")
-    image.add("context", context, "" if is_own_directory else f"a guess: the nearest directory with what {path} copies")
-    dockerfile = posixpath.relpath(path, context)
-    if dockerfile != "Dockerfile":
+def draft_image(path: str, project: ProjectFiles) -> DraftImage:
+    """Return the table of an image that a Dockerfile builds, in the nearest context upwards that has what it copies."""
+    image = DraftImage(dockerfile=project.dockerfiles[path])
+    directory = PurePosixPath(path).parent
+    missing = {str(context): _list_missing(image, context, project) for context in (directory, *directory.parents)}
+    context = next((context for context, paths in missing.items() if not paths), str(directory))
+    is_guess = context != str(directory)
+    image.add("context", context, f"a guess: the nearest directory with what {path} copies" if is_guess else "")
+    if (dockerfile := posixpath.relpath(path, context)) != "Dockerfile":
         image.add("dockerfile", dockerfile)
-    if missing:
-        image.todos.append(f"{path} copies {', '.join(missing)}, not found in the context {context}: correct `context`")
+    if paths := missing[context]:
+        image.todos.append(f"{path} copies {', '.join(paths)}, not found in the context {context}: correct `context`")
     return image
 
 
 def name_image(path: str, project: ProjectFiles) -> str:
     """Return a name for the image of a Dockerfile: of its variant, or of the directory that it is for."""
-    directory, _, file = path.rpartition("/")
-    variant = _variant(file)
+    variant = _variant(path)
     if variant and variant not in _PRODUCTION_NAMES:
         return make_image_name(variant)
-    parts = [part for part in directory.split("/") if part and part not in _GENERIC_DIRECTORIES]
-    return make_image_name(parts[-1] if parts else project.directory_name)
+    parts = [part for part in path.split("/")[:-1] if part not in _GENERIC_DIRECTORIES]
+    return make_image_name(parts[-1] if parts else project.root.name)
 
 
-def declare_image(image: DraftTable, project: ProjectFiles) -> DeclaredImage | None:
-    """Choose the stages of an image and return what it declares, if its Dockerfile could be read."""
-    dockerfile = project.dockerfiles.get(dockerfile_path(image))
-    if dockerfile is None:
-        return None
-    _choose_stages(image, dockerfile)
+def declare_image(image: DraftImage) -> None:
+    """Choose the stages of an image, and note what they declare."""
+    if image.dockerfile is None:
+        return
+    _choose_stages(image, [stage.name for stage in image.dockerfile.stages])
     try:
-        return resolve_declared_image(dockerfile, str(image.get("target") or ""), image.entries("args"))
+        image.declared = resolve_declared_image(image.dockerfile, str(image.get("target") or ""), image.entries("args"))
     except ConfigurationError as error:
-        image.todos.append(f"{error.message.replace(str(dockerfile.path), dockerfile_path(image))}. {error.hint}")
-        return None
+        message = error.message.replace(str(image.dockerfile.path), image.dockerfile_path)
+        image.todos.append(f"{message}. {error.hint}")
 
 
-def _choose_stages(image: DraftTable, dockerfile: Dockerfile) -> None:
+def _choose_stages(image: DraftImage, names: list[str]) -> None:
     """Set the development stage, and the production stage if the last one is for development or tests."""
-    names = [stage.name for stage in dockerfile.stages]
     development = next((name for name in names if name.lower() in _DEVELOPMENT_NAMES), "")
     if development and not image.get("dev_target"):
         image.add("dev_target", development, "stage for `create`")
-    if image.get("target") or names[-1].lower() not in _DEVELOPMENT_NAMES | _TEST_NAMES:
+    others = [name for name in names if name.lower() not in _DEVELOPMENT_NAMES | _TEST_NAMES]
+    if image.get("target") or names[-1] in others:
         return
-    production_names = [name for name in names if name.lower() in _PRODUCTION_NAMES]
-    other_names = [name for name in names if name.lower() not in _DEVELOPMENT_NAMES | _TEST_NAMES and name]
-    if target := (production_names or other_names or [""])[-1]:
+    production_names = [name for name in others if name.lower() in _PRODUCTION_NAMES]
+    if target := (production_names or [name for name in others if name] or [""])[-1]:
         image.add("target", target)
 
 
-def _select_dockerfiles(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the Dockerfiles of production images, and a note about each of the others."""
-    by_directory: dict[str, dict[str, str]] = {}
-    for path in paths:
-        directory, _, name = path.rpartition("/")
-        by_directory.setdefault(directory, {})[path] = _variant(name)
-    production_paths: list[str] = []
-    notes: list[str] = []
-    for variants in by_directory.values():
-        production = next((path for path, variant in variants.items() if variant in _PRODUCTION_NAMES), None)
-        for path, variant in variants.items():
-            if variant in _DEVELOPMENT_NAMES:
-                hint = "use a stage of the other Dockerfile as `dev_target` instead"
-                notes.append(f"skipped {path}: for development; {hint}")
-            elif variant in _TEST_NAMES:
-                notes.append(f"skipped {path}: for tests")
-            elif variant == "" and production:
-                notes.append(f"skipped {path}: {production} is for production")
-            else:
-                production_paths.append(path)
-    return sorted(production_paths), notes
-
-
-def _variant(name: str) -> str:
+def _variant(path: str) -> str:
     """Return the variant in the name of a Dockerfile: `dev` of `Dockerfile.dev`, `web` of `web.Dockerfile`."""
-    match = re.fullmatch(r"(?:Dockerfile|Containerfile)(?:[._-](.+))?|(.+)\.[Dd]ockerfile", name)
-    return ((match[1] or match[2] or "") if match else "").lower()
+    match = DOCKERFILE_PATH.fullmatch(path)
+    return (match[1] or match[2] or "").lower() if match else ""
 
 
-def _find_context(directory: str, dockerfile: Dockerfile, project: ProjectFiles) -> tuple[str, list[str]]:
-    """Return the nearest directory upwards with all files that the Dockerfile copies, else its own and the missing."""
-    copied_paths = list(dict.fromkeys(path for stage in dockerfile.stages for path in stage.copied_paths))
-    for candidate in map(str, (PurePosixPath(directory), *PurePosixPath(directory).parents)):
-        if not _list_missing(candidate, copied_paths, project):
-            return candidate, []
-    return directory, _list_missing(directory, copied_paths, project)
-
-
-def _list_missing(context: str, copied_paths: list[str], project: ProjectFiles) -> list[str]:
+def _list_missing(image: DraftImage, context: PurePosixPath, project: ProjectFiles) -> list[str]:
+    """Return what the Dockerfile copies from a context and is not there, patterns apart."""
     return [
         path
-        for path in copied_paths
-        if not re.search(r"[$*?\[\\]", path)
-        and (resolved := posixpath.normpath(posixpath.join(context, path.lstrip("/")))) not in project.files
-        and resolved not in project.directories
+        for path in image.copied_paths
+        if not set(path) & set("$*?[\\")
+        and not os.path.lexists(project.root / context / posixpath.normpath(f"/{path}").lstrip("/"))
     ]

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lyra_tasks.compose.overrides import merge_tables
+from lyra_tasks.dockerfile.parse import Dockerfile
+from lyra_tasks.dockerfile.stages import DeclaredImage
 
 
 @dataclass
@@ -38,16 +40,26 @@ class DraftTable:
 
     def add_entry(self, table: str, key: str, value: Any) -> None:
         """Write an entry of a table, or keys of it if the Compose project has it."""
-        entries = self.written.setdefault(table, {})
-        if isinstance(value, dict):
-            entries[key] = {**entries.get(key, {}), **value}
-        else:
-            entries[key] = value
+        merge_tables(self.written, {table: {key: value}})
 
-    def list_paths(self) -> list[str]:
-        """Return where a service has volumes, files and tmpfs."""
-        tables = [entry for key in ("volumes", "configs", "secrets") for entry in self.entries(key).values()]
-        return [str(entry["path"]) for entry in tables if "path" in entry] + list(self.entries("tmpfs"))
+
+@dataclass
+class DraftImage(DraftTable):
+    """An image, with its Dockerfile and what that declares, as far as it can be read."""
+
+    dockerfile: Dockerfile | None = None
+    declared: DeclaredImage = field(default_factory=lambda: DeclaredImage(base="", user="", workdir=""))
+
+    @property
+    def dockerfile_path(self) -> str:
+        """Return the path of the Dockerfile, relative to the project."""
+        return posixpath.normpath(posixpath.join(str(self.get("context")), self.get("dockerfile") or "Dockerfile"))
+
+    @property
+    def copied_paths(self) -> list[str]:
+        """Return what the Dockerfile copies from the context."""
+        stages = self.dockerfile.stages if self.dockerfile else ()
+        return list(dict.fromkeys(path for stage in stages for path in stage.copied_paths))
 
 
 @dataclass(frozen=True)
@@ -55,9 +67,8 @@ class ImageOffer:
     """Lines to paste for a service that may be made from the image of a Dockerfile."""
 
     name: str
-    dockerfile: str
     service: str
-    table: Mapping[str, Any]
+    image: DraftImage
 
 
 @dataclass
@@ -66,7 +77,7 @@ class Draft:
 
     compose: dict[str, Any] = field(default_factory=dict)
     project_name: str = ""
-    images: dict[str, DraftTable] = field(default_factory=dict)
+    images: dict[str, DraftImage] = field(default_factory=dict)
     services: dict[str, DraftTable] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
     todos: list[str] = field(default_factory=list)
@@ -74,8 +85,3 @@ class Draft:
     offers: list[ImageOffer] = field(default_factory=list)
     foreign_images: dict[str, list[str]] = field(default_factory=dict)
     """the references of base images and third-party images, with what uses them"""
-
-
-def dockerfile_path(image: DraftTable) -> str:
-    """Return the path of an image's Dockerfile, relative to the project."""
-    return posixpath.normpath(posixpath.join(str(image.get("context")), str(image.get("dockerfile") or "Dockerfile")))

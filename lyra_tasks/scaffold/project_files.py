@@ -6,24 +6,29 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lyra_tasks.compose.locate import find_compose_files
-from lyra_tasks.compose.model import ComposeProject, ComposeSettings, Finding
+from lyra_tasks.compose.model import ComposeProject, ComposeSettings
+from lyra_tasks.compose.overrides import has_value
 from lyra_tasks.compose.project import read_project
-from lyra_tasks.config.validation.problems import format_location
+from lyra_tasks.config.validation.problems import Problem, problems_to_error
 from lyra_tasks.dockerfile.parse import Dockerfile, read_dockerfile
 from lyra_tasks.errors import ConfigurationError, PreconditionError
+from lyra_tasks.files import escape_surrogates
 
 TASKS_FILE = "tasks.py"
-_DOCKERFILE_NAME = re.compile(r"(?:Dockerfile|Containerfile)(?:[._-][A-Za-z0-9._-]+)?|[A-Za-z0-9_-]+\.[Dd]ockerfile")
-_COMPOSE_NAME = re.compile(r"(?:.*/)?(?:docker-)?compose[^/]*\.ya?ml")
+DOCKERFILE_PATH = re.compile(
+    r"(?:.*/)?(?!.*\.(?:dockerignore|md|j2|tmpl)$)"
+    r"(?:(?:Dockerfile|Containerfile)(?:[._-]([A-Za-z0-9._-]+))?|([A-Za-z0-9_-]+)\.[Dd]ockerfile)"
+)
+"""Has the variant that a Dockerfile is for: `dev` of `Dockerfile.dev`, `web` of `web.Dockerfile`."""
+_COMPOSE_PATH = re.compile(r"(?:.*/)?(?:docker-)?compose[^/]*\.ya?ml")
 _IGNORED_DIRECTORIES = {
     "node_modules", "venv", "__pycache__", "site-packages", "vendor", "promotion", "target", "dist", "build",
 }  # fmt: skip
 _MAX_FILES = 50_000
-_MAX_TEXT_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -37,49 +42,69 @@ class ComposeFiles:
 
 @dataclass(frozen=True)
 class ProjectFiles:
-    """The files of a project, with paths relative to the working directory.
+    """The files of a project, with paths relative to its directory.
 
-    `dockerfile_errors` has the messages of Dockerfiles that cannot be parsed, `texts` the text of ignore files.
+    `dockerfile_errors` has the messages of Dockerfiles that cannot be parsed.
     """
 
-    directory_name: str
+    root: Path
     is_in_git: bool
     files: frozenset[str]
-    directories: frozenset[str]
     dockerfiles: Mapping[str, Dockerfile]
-    dockerfile_errors: Mapping[str, str] = field(default_factory=dict)
-    compose: ComposeFiles | None = None
-    other_compose_files: tuple[str, ...] = ()
-    texts: Mapping[str, str] = field(default_factory=dict)
+    dockerfile_errors: tuple[str, ...]
+    compose: ComposeFiles | None
+    other_compose_files: tuple[str, ...]
+
+    def read_text(self, path: str) -> str:
+        """Return the text of an ignore file, whatever its encoding, or nothing without one."""
+        file = self.root / path
+        return file.read_text(encoding="utf-8-sig", errors="replace") if file.is_file() else ""
 
 
-def inspect_project(root: Path, compose_files: Sequence[str] = ()) -> ProjectFiles:
-    """Collect the files of the project at `root`; `compose_files` are those to read instead of Compose's own choice."""
-    files, directories = _list_tree(root)
+def inspect_project(directory: Path, compose_files: Sequence[str] = ()) -> ProjectFiles:
+    """Collect the files of a project; `compose_files` are those to read instead of Compose's own choice."""
+    root = directory.resolve()
+    files = _list_files(root)
     dockerfiles: dict[str, Dockerfile] = {}
-    errors: dict[str, str] = {}
-    for name in sorted(file for file in files if _is_dockerfile(file)):
+    errors = []
+    for name in filter(DOCKERFILE_PATH.fullmatch, files):
         try:
             dockerfiles[name] = read_dockerfile(root / name)
         except ConfigurationError as error:
-            errors[name] = error.message.replace(f"{root}/", "")
-    compose = _read_compose(root.resolve(), ComposeSettings(files=tuple(compose_files) or None))
-    read = {os.path.relpath(path, root.resolve()) for path in compose.project.read} if compose else set()
+            errors.append(error.message.replace(f"{root}/", ""))
+    compose = _read_compose(root, ComposeSettings(files=tuple(compose_files) or None))
+    read = {os.path.relpath(path, root) for path in compose.project.read} if compose else set()
     return ProjectFiles(
-        directory_name=root.resolve().name,
-        is_in_git=any((directory / ".git").exists() for directory in (root, *root.parents)),
+        root=root,
+        is_in_git=_find_repository(root) is not None,
         files=frozenset(files),
-        directories=frozenset(directories),
         dockerfiles=dockerfiles,
-        dockerfile_errors=errors,
+        dockerfile_errors=tuple(errors),
         compose=compose,
-        other_compose_files=tuple(sorted(name for name in files if _COMPOSE_NAME.fullmatch(name) and name not in read)),
-        texts={
-            name: text
-            for name in sorted(files)
-            if name.endswith((".gitignore", ".dockerignore")) and (text := _read_text(root / name)) is not None
-        },
+        other_compose_files=tuple(name for name in files if _COMPOSE_PATH.fullmatch(name) and name not in read),
     )
+
+
+def _find_repository(root: Path) -> Path | None:
+    return next((directory for directory in (root, *root.parents) if (directory / ".git").exists()), None)
+
+
+def _list_files(root: Path) -> list[str]:
+    """Return the files of a project in order, apart from those whose names no configuration can have."""
+    files: list[str] = []
+    for path, subdirectories, names in os.walk(root):
+        directory = Path(path).relative_to(root)
+        subdirectories[:] = [
+            name
+            for name in subdirectories
+            if name not in _IGNORED_DIRECTORIES and (name == ".docker" or name[0] != ".")
+        ]
+        files += [(directory / name).as_posix() for name in names]
+        if len(files) > _MAX_FILES:
+            raise PreconditionError(
+                f"{root} contains more than {_MAX_FILES} files", hint="Run `init` in the directory of one project"
+            )
+    return sorted(file for file in files if file == escape_surrogates(file))
 
 
 def _read_compose(root: Path, settings: ComposeSettings) -> ComposeFiles | None:
@@ -88,81 +113,30 @@ def _read_compose(root: Path, settings: ComposeSettings) -> ComposeFiles | None:
     if not files:
         return None
     project = read_project(root, files, settings)
-    if not project.document and (profiles := [finding for finding in project.findings if finding.override[:1]]):
-        names = re.findall(r'"([^"]+)"', profiles[0].message)
-        settings = replace(settings, profiles=tuple(names))
-        project = read_project(root, files, settings)
-    impossible = {
-        finding.service for finding in project.findings if finding.is_refused and not _is_draftable(finding, project)
-    }
-    if impossible - {""}:
-        settings = replace(settings, ignore=tuple(sorted(impossible - {""})))
-        refusals = [finding for finding in project.findings if finding.is_refused and finding.service]
-        places = project.places
-        project = read_project(root, files, settings)
-        project = replace(project, findings=(*refusals, *project.findings), places={**places, **project.places})
-        if not project.document:
-            raise _impossible_error(root, files, refusals, project)
+    for finding in project.findings:
+        if finding.override == ("compose", "profiles"):
+            settings = replace(settings, profiles=tuple(re.findall(r'"([^"]+)"', finding.message)))
+            project = read_project(root, files, settings)
+    refusals = [finding for finding in project.findings if finding.is_refused and finding.service]
+    # `init` settles the others by a value that it writes
+    if impossible := {finding.service for finding in refusals if not has_value(finding.override, project.document)}:
+        settings = replace(settings, ignore=tuple(sorted(impossible)))
+        possible, places = read_project(root, files, settings), project.places
+        if not possible.document:
+            raise _impossible_error(root, files, project)
+        left_out = [finding for finding in refusals if finding.service in impossible]
+        project = replace(possible, findings=(*left_out, *possible.findings), places={**places, **possible.places})
     return ComposeFiles(tuple(os.path.relpath(file, root) for file in files), settings, project)
 
 
-def _impossible_error(
-    root: Path, files: Sequence[Path], refusals: Sequence[Finding], project: ComposeProject
-) -> ConfigurationError:
-    details = tuple(
-        f"{project.places[finding.location]}: {format_location(finding.location)}: {finding.message}"
-        for finding in refusals
-    )
+def _impossible_error(root: Path, files: Sequence[Path], project: ComposeProject) -> ConfigurationError:
+    problems = [Problem(finding.location, finding.message) for finding in project.findings if finding.is_refused]
+    details = problems_to_error(problems, file="", lines={}, overrides={}, places=project.places).details
     hint = "Change what the Compose file says there"
-    top = next((parent for parent in root.parents if (parent / ".git").exists()), None)
-    if top is not None and any(" is outside of the project" in finding.message for finding in refusals):
+    top = _find_repository(root)
+    if top not in (None, root) and any(" is outside of the project" in detail for detail in details):
         names = " ".join(f"--compose {shlex.quote(os.path.relpath(file, top))}" for file in files)
         hint = (
             f"Run it at the top of the repository: `cd {shlex.quote(os.path.relpath(top, root))} && lyra init {names}`"
         )
     return ConfigurationError("None of the services can run here", hint=hint, details=details)
-
-
-def _is_draftable(finding: Finding, project: ComposeProject) -> bool:
-    """Return whether `init` can write a value that settles a refusal."""
-    value: object = project.document
-    for part in finding.override:
-        value = value.get(part) if isinstance(value, dict) else None
-    return bool(finding.override) and value is not None
-
-
-def _list_tree(root: Path) -> tuple[set[str], set[str]]:
-    files: set[str] = set()
-    directories: set[str] = {"."}
-    for path, subdirectories, names in os.walk(root):
-        directory = Path(path).relative_to(root)
-        subdirectories[:] = [
-            name
-            for name in subdirectories
-            if name not in _IGNORED_DIRECTORIES and (name == ".docker" or name[0] != ".") and _is_utf8(name)
-        ]
-        directories |= {(directory / name).as_posix() for name in subdirectories}
-        files |= {(directory / name).as_posix() for name in names if _is_utf8(name)}
-        if len(files) > _MAX_FILES:
-            raise PreconditionError(
-                f"{root} contains more than {_MAX_FILES} files", hint="Run `init` in the directory of one project"
-            )
-    return files, directories
-
-
-def _is_utf8(name: str) -> bool:
-    """Return whether a file name is valid UTF-8, as in a configuration."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _is_dockerfile(path: str) -> bool:
-    name = path.rpartition("/")[2]
-    return _DOCKERFILE_NAME.fullmatch(name) is not None and not name.endswith((".dockerignore", ".md", ".j2", ".tmpl"))
-
-
-def _read_text(file: Path) -> str | None:
-    try:
-        is_small_file = file.is_file() and file.stat().st_size <= _MAX_TEXT_BYTES
-        return file.read_text(encoding="utf-8-sig") if is_small_file else None
-    except (OSError, UnicodeDecodeError):
-        return None

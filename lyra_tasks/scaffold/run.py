@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,42 +12,40 @@ from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos, load_config_fil
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.files import display_path, write_file
 from lyra_tasks.results.configuration import InitFile, InitResult
-from lyra_tasks.scaffold.plan import InitPlan
 from lyra_tasks.scaffold.project_files import TASKS_FILE
 
+_PROBLEM_PREFIX = "this must be settled first: "
+_COLLECTION_HINT = "add the tasks with `from lyra_tasks import namespace` or `namespace = lyra_tasks.collection(mine)`"
 
-def write_init_files(plan: InitPlan, root: Path) -> tuple[str, ...]:
-    """Write the planned files and return their paths, or nothing if a configuration exists already.
+
+def write_init_files(plan: InitResult, root: Path) -> InitResult:
+    """Write the planned files and return them as they are now, or the plan if a configuration exists already.
 
     If a file cannot be written, all changes are undone.
     """
-    if plan.has_configuration:
-        return ()
-    originals: dict[Path, bytes | None] = {}
-    try:
-        for file in sorted(plan.files, key=lambda planned_file: planned_file.path == CONFIG_FILE_NAME):
-            path = (root / file.path).resolve() if file.appended_lines else root / file.path  # keep a symbolic link
-            original = path.read_bytes() if file.appended_lines and path.exists() else None
-            text = _add_problems(file.text, path) if file.path == CONFIG_FILE_NAME else file.text
-            if original is None:
-                _write_new(path, text.encode())
+    if CONFIG_FILE_NAME in plan.existing:
+        return plan
+    files: list[InitFile] = []
+    with ExitStack() as undo:
+        for file in reversed(plan.files):  # the configuration is the last one, since its problems depend on the others
+            path = (root / file.path).resolve()  # keep a symbolic link
+            text = file.text + (_describe_problems(file.text, path) if file.path == CONFIG_FILE_NAME else "")
+            if file.appended_lines and path.is_file():
+                original, mode = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+                write_file(path, _append_text(original, text), mode)
+                undo.callback(write_file, path, original, mode)
             else:
-                _rewrite(path, _append_text(original, text))
-            originals[path] = original
-    except BaseException:
-        for path, content in originals.items():
-            if content is None:
-                path.unlink(missing_ok=True)
-            else:
-                _rewrite(path, content)
-        raise
-    return tuple(file.path for file in plan.files)
+                _write_new(path, text)
+                undo.callback(path.unlink)
+            files.insert(0, replace(file, text=text, written=True))
+        undo.pop_all()
+    return replace(plan, files=tuple(files), todos=list_todos(files[0].text))
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _write_new(path: Path, text: str) -> None:
     """Write a file at once, as a whole; raise PreconditionError if there is one by now."""
     try:
-        write_file(path, content, new=True)
+        write_file(path, text.encode(), new=True)
     except FileExistsError as error:
         raise PreconditionError(
             f"{path} was created in the meantime", hint="Check it, then run `init` again"
@@ -61,84 +59,56 @@ def _append_text(original: bytes, text: str) -> bytes:
     return original + separator + text.encode().replace(b"\n", newline)
 
 
-def _rewrite(path: Path, content: bytes) -> None:
-    write_file(path, content, stat.S_IMODE(path.stat().st_mode))
-
-
-def _add_problems(text: str, path: Path) -> str:
-    """Return the text of a configuration with a TODO for each problem at its end, where no line number changes."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".lyra-init.", suffix=path.suffix) as file:
-        file.write(text.encode())
-        file.flush()
-        candidate = Path(file.name)
-        try:
-            error = load_config_file(candidate).error
-        except ConfigurationError as failure:
-            error = failure
+def _describe_problems(text: str, path: Path) -> str:
+    """Return a TODO for each problem of a configuration, for its end, where no line number changes."""
+    try:
+        error = load_config_file(path, text=text).error
+    except ConfigurationError as failure:
+        error = failure
     if error is None:
-        return text
-    details = (detail.replace(f"{display_path(candidate)}:", "line ") for detail in error.details or (error.message,))
-    return "\n".join([text, *(f"# TODO: {_PROBLEM_PREFIX}{' '.join(detail.split())}" for detail in details), ""])
+        return ""
+    details = (detail.replace(f"{display_path(path)}:", "line ") for detail in error.details or (error.message,))
+    return "\n" + "".join(f"# TODO: {_PROBLEM_PREFIX}{' '.join(detail.split())}\n" for detail in details)
 
 
-def read_todos(plan: InitPlan, root: Path) -> InitPlan:
-    """Return the plan with the TODOs of the configuration as it was written."""
-    file = root / CONFIG_FILE_NAME
-    return plan if plan.has_configuration else replace(plan, todos=list_todos(file.read_text(encoding="utf-8")))
-
-
-_PROBLEM_PREFIX = "this must be settled first: "
-_COLLECTION_HINT = "add the tasks with `from lyra_tasks import namespace` or `namespace = lyra_tasks.collection(mine)`"
-
-
-def show_init_plan(plan: InitPlan) -> InitResult:
+def show_init_plan(plan: InitResult) -> InitResult:
     """Show the files that would be written."""
-    result = _build_result(plan, ())
-    if console.print_result(result):
-        return result
+    if console.print_result(plan):
+        return plan
     for path in plan.existing:
         console.info(f"{path} already exists and would be kept")
     for file in plan.files:
         console.print(console.style(f"# {file.path}" + (" (appended)" if file.appended_lines else ""), "bold"))
         console.print_verbatim("\n".join(file.appended_lines) if file.appended_lines else file.text)
     _print_todos(plan)
-    return result
+    return plan
 
 
-def show_init_result(plan: InitPlan, paths: tuple[str, ...]) -> InitResult:
+def show_init_result(result: InitResult, *, is_in_git: bool) -> InitResult:
     """Show the files that were written, the TODOs and the next command."""
-    result = _build_result(plan, paths)
     if console.print_result(result):
         return result
-    if plan.has_configuration:
+    if CONFIG_FILE_NAME in result.existing:
         console.print(f"{CONFIG_FILE_NAME} already exists; nothing was written")
         console.print("compare it with the output of `init --dry-run`, or move it away and run `init` again")
         return result
-    appended = {file.path: file.appended_lines for file in plan.files}
-    for path in paths:
-        console.print(f"wrote {path}" + (f", with {' and '.join(appended[path])} in it" if appended[path] else ""))
-    if TASKS_FILE in plan.existing:
+    for file in result.files:
+        lines = f", with {' and '.join(file.appended_lines)} in it" if file.appended_lines else ""
+        console.print(f"wrote {file.path}{lines}")
+    if TASKS_FILE in result.existing:
         console.print(f"{TASKS_FILE} already exists and was kept; {_COLLECTION_HINT}")
-    _print_todos(plan)
-    console.print(f"next: {_describe_next_step(plan)}")
+    _print_todos(result)
+    command = "`build test promote`"
+    if any(todo.text.startswith(_PROBLEM_PREFIX) for todo in result.todos):
+        command = f"settle what {CONFIG_FILE_NAME} says at its end; `config.show` lists what is left"
+    elif not is_in_git:
+        command = f"`git init && git add --all && git commit --message init`, then {command}"
+    console.print(f"next: {command}")
     return result
 
 
-def _describe_next_step(plan: InitPlan) -> str:
-    if any(todo.text.startswith(_PROBLEM_PREFIX) for todo in plan.todos):
-        return f"settle what {CONFIG_FILE_NAME} says at its end; `config.show` lists what is left"
-    if not plan.is_in_git:
-        return "`git init && git add --all && git commit --message init`, then `build test promote`"
-    return "`build test promote`"
-
-
-def _print_todos(plan: InitPlan) -> None:
-    for note in plan.notes:
+def _print_todos(result: InitResult) -> None:
+    for note in result.notes:
         console.info(note)
-    for todo in plan.todos:
+    for todo in result.todos:
         console.print(f"{CONFIG_FILE_NAME}:{todo.line}: TODO: {todo.text}")
-
-
-def _build_result(plan: InitPlan, paths: tuple[str, ...]) -> InitResult:
-    files = (InitFile(file.path, file.text, file.appended_lines, file.path in paths) for file in plan.files)
-    return InitResult(tuple(files), plan.existing, plan.todos, plan.notes)

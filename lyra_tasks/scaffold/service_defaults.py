@@ -12,11 +12,10 @@ from lyra_tasks.compose.translation.environment import VARIABLE_DESCRIPTIONS
 from lyra_tasks.compose.translation.names import name_ports, unique_name
 from lyra_tasks.config.models import Resources
 from lyra_tasks.config.services import IMAGE_BASELINE_VARIABLES
-from lyra_tasks.dockerfile.parse import Dockerfile
 from lyra_tasks.dockerfile.stages import DeclaredImage
 from lyra_tasks.redaction import is_secret_name
 from lyra_tasks.scaffold.checks import add_check
-from lyra_tasks.scaffold.drafts import Draft, DraftTable
+from lyra_tasks.scaffold.drafts import Draft, DraftImage, DraftTable
 from lyra_tasks.scaffold.known_images import KnownImage, find_known_image, is_covered
 from lyra_tasks.scaffold.project_files import ProjectFiles
 from lyra_tasks.units import format_size, parse_size
@@ -30,35 +29,30 @@ _CPUS = 0.25
 _MIN_CPUS = 0.05
 _HOST_SHARE = Resources().host_share
 _DEFAULT_DISK = "64m"
-_DEFAULT_MEMORY = "256m"
-_UNKNOWN_IMAGE = KnownImage(())
 
 
-def complete_service(
-    draft: Draft, name: str, declared: DeclaredImage | None, dockerfile: Dockerfile | None, project: ProjectFiles
-) -> None:
+def complete_service(draft: Draft, name: str, project: ProjectFiles) -> None:
     """Fill in everything that the service does not set itself, and add a check."""
     service = draft.services[name]
     is_own = service.get("image") in draft.images
-    image = declared or DeclaredImage(base="", user="", workdir="")
-    reference = image.base if is_own else str(service.get("image"))
-    known = find_known_image(reference)
-    if not _is_internal(draft, name, has_check=bool(image.healthcheck or (known and known.healthcheck)), is_own=is_own):
-        _add_ports(service, image, known)
-    user = str(service.get("user") or image.user)
-    if user.partition(":")[0] in {"", "0", "root"} and not _NON_ROOT_IMAGE.search(reference):
+    image = draft.images[service.get("image")] if is_own else DraftImage()
+    declared = image.declared
+    reference = declared.base if is_own else str(service.get("image"))
+    known = find_known_image(reference) or KnownImage(())
+    if not _is_internal(draft, name, has_check=bool(declared.healthcheck or known.healthcheck), is_own=is_own):
+        _add_ports(service, declared, known)
+    user = str(service.get("user") or declared.user)
+    if user.partition(":")[0] in {"", "0", "root"} and not (known.sets_user or _NON_ROOT_IMAGE.search(reference)):
         _assign_user(service, known, is_own=is_own, is_alpine="alpine" in reference)
-    _add_volumes(service, image, known or _UNKNOWN_IMAGE)
-    _size_volumes(service, known or _UNKNOWN_IMAGE)
-    if known and known.healthcheck and not service.get("healthcheck") and not image.healthcheck:
-        command = known.healthcheck
-        service.add("healthcheck", {"exec": command if isinstance(command, str) else list(command)})
-    if known and known.capabilities and not service.get("cap_add"):
+    _add_volumes(service, declared, known)
+    if known.healthcheck and not service.get("healthcheck") and not declared.healthcheck:
+        service.add("healthcheck", {"exec": known.healthcheck})
+    if known.capabilities and not service.get("cap_add"):
         names = ", ".join(f'"{capability}"' for capability in known.capabilities)
         service.todos.append(f"the image does not start without cap_add = [{names}], which needs a deviation")
-    _add_environment(service, image)
+    _add_environment(service, declared)
     _add_limits(service, known, choose_cpus(draft.services.values()))
-    add_check(draft, name, image, dockerfile, project)
+    add_check(draft, name, image, project)
 
 
 def _is_internal(draft: Draft, name: str, *, has_check: bool, is_own: bool) -> bool:
@@ -76,40 +70,30 @@ def _is_internal(draft: Draft, name: str, *, has_check: bool, is_own: bool) -> b
     return not service.get("ports") and bool(is_worker or (has_check and (has_dependents or not is_own)))
 
 
-def _add_ports(service: DraftTable, image: DeclaredImage, known: KnownImage | None) -> None:
+def _add_ports(service: DraftTable, image: DeclaredImage, known: KnownImage) -> None:
     """Add what the image exposes to the ports of the service, or else what is known of the image."""
     ports = service.entries("ports")
-    exposed = image.ports or (known.ports if known and not ports else ())
+    exposed = image.ports or (known.ports if not ports else ())
     missing = [port for port in exposed if port not in ports.values()]
     for name, port in name_ports([*ports.values(), *missing]).items():
         if port in missing:
             service.add_entry("ports", name if name not in ports else f"port-{port}".replace("/", "-"), port)
 
 
-def _assign_user(service: DraftTable, known: KnownImage | None, *, is_own: bool, is_alpine: bool) -> None:
+def _assign_user(service: DraftTable, known: KnownImage, *, is_own: bool, is_alpine: bool) -> None:
     """Set a user if the image has none, as the rule container.non-root requires."""
-    known_user = ((known.alpine_user if is_alpine else "") or known.user) if known else ""
-    if known and known.sets_user:
-        return
-    if known_user:
-        service.add("user", known_user)
+    if user := (is_alpine and known.alpine_user) or known.user:
+        service.add("user", user)
     elif is_own:
         service.add("user", _DEFAULT_USER, "a guess: the Dockerfile has no USER; better set it there")
     else:
         service.todos.append("set a user if this image runs as root (rule container.non-root)")
 
 
-def _size_volumes(service: DraftTable, known: KnownImage) -> None:
-    for key, volume in service.entries("volumes").items():
-        if volume.get("read_only"):
-            continue  # whoever writes to it says so
-        if "size" not in volume and known.size != "64m":
-            service.add_entry("volumes", key, {"size": known.size})
-
-
 def _add_volumes(service: DraftTable, image: DeclaredImage, known: KnownImage) -> None:
     """Add the volumes of the image and what is known of it, except where the service mounts something itself."""
-    mounts = service.list_paths()
+    tables = [entry for key in ("volumes", "configs", "secrets") for entry in service.entries(key).values()]
+    mounts = [*(str(entry["path"]) for entry in tables if "path" in entry), *service.entries("tmpfs")]
     for path in known.misplaced:
         if path in mounts:
             service.todos.append(f"the image keeps its data in {known.volumes[0]} and does not start with {path}")
@@ -126,6 +110,9 @@ def _add_volumes(service: DraftTable, image: DeclaredImage, known: KnownImage) -
     for path in (*known.tmpfs, *needed):
         if not is_covered(path, mounts):
             service.add_entry("tmpfs", path, _TMPFS_SIZE)
+    for name, volume in service.entries("volumes").items() if known.size != KnownImage.size else ():
+        if not (volume.get("read_only") or "size" in volume):  # whoever writes to a read-only one says so
+            service.add_entry("volumes", name, {"size": known.size})
 
 
 def _add_environment(service: DraftTable, image: DeclaredImage) -> None:
@@ -160,7 +147,7 @@ def describe_shortage(services: Iterable[DraftTable], host_cpus: int, host_memor
     for service in services:
         limits = service.entries("limits")
         cpus += float(limits.get("cpus", 1))
-        memory += parse_size(limits.get("memory", _DEFAULT_MEMORY)) + parse_size(limits.get("disk", _DEFAULT_DISK))
+        memory += parse_size(limits.get("memory", KnownImage.memory)) + parse_size(limits.get("disk", _DEFAULT_DISK))
     if cpus <= host_cpus * _HOST_SHARE + 0.001 and memory <= host_memory * _HOST_SHARE:
         return ""
     machine = f"{host_cpus} CPUs, {console.format_bytes(host_memory)}"
@@ -171,13 +158,13 @@ def describe_shortage(services: Iterable[DraftTable], host_cpus: int, host_memor
     )
 
 
-def _add_limits(service: DraftTable, known: KnownImage | None, cpus: float) -> None:
+def _add_limits(service: DraftTable, known: KnownImage, cpus: float) -> None:
     limits = service.entries("limits")
-    sizes = [volume.get("size", "64m") for volume in service.entries("volumes").values()]
-    disk = sum(map(parse_size, (*sizes, *service.entries("tmpfs").values()))) + parse_size(_TMP_SIZE)
+    sizes = [volume.get("size", KnownImage.size) for volume in service.entries("volumes").values()]
+    disk = sum(map(parse_size, (*sizes, *service.entries("tmpfs").values(), _TMP_SIZE)))
     if "cpus" not in limits:
         service.add_entry("limits", "cpus", cpus)
-    if known and known.memory != "256m" and "memory" not in limits:
+    if known.memory != KnownImage.memory and "memory" not in limits:
         service.add_entry("limits", "memory", known.memory)
     if disk > parse_size(limits.get("disk", _DEFAULT_DISK)):
         service.add_entry("limits", "disk", format_size(disk))

@@ -47,14 +47,14 @@ def init(
 
     from lyra_tasks.scaffold.plan import plan_init
     from lyra_tasks.scaffold.project_files import inspect_project
-    from lyra_tasks.scaffold.run import read_todos, show_init_plan, show_init_result, write_init_files
+    from lyra_tasks.scaffold.run import show_init_plan, show_init_result, write_init_files
 
     root = Path.cwd() / call_directory()
-    init_plan = plan_init(inspect_project(root, tuple(compose or ())))
+    project = inspect_project(root, tuple(compose or ()))
+    plan = plan_init(project)
     if dry_run:
-        return show_init_plan(init_plan)
-    paths = write_init_files(init_plan, root)
-    return show_init_result(read_todos(init_plan, root), paths)
+        return show_init_plan(plan)
+    return show_init_result(write_init_files(plan, root), is_in_git=project.is_in_git)
 
 
 @task("rules.list")

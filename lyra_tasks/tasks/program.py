@@ -241,14 +241,14 @@ def _print_completions(collection: Any, core_context: Any) -> None:
 
 
 def _command_spec(name: str, arguments: Iterable[Any], positional: Iterable[Any]) -> Any:
-    from lyra_tasks.scaffold.completion import CommandSpec, OptionSpec
+    from lyra_tasks.scaffold.completion import CommandSpec
 
-    options = []
-    for argument in dict.fromkeys(arguments):
-        names = [str(spelling).replace("_", "-") for spelling in argument.names]
-        flags = tuple(f"-{flag}" if len(flag) == 1 else f"--{flag}" for flag in names)
-        options.append(OptionSpec(str(argument.name).strip("_").replace("_", "-"), flags, bool(argument.takes_value)))
-    return CommandSpec(name, tuple(options), tuple(str(name) for name in positional))
+    options: dict[str, str] = {}
+    for argument in arguments:
+        value = str(argument.name).strip("_").replace("_", "-") if argument.takes_value else ""
+        flags = (str(spelling).replace("_", "-") for spelling in argument.names)
+        options |= dict.fromkeys((f"-{flag}" if len(flag) == 1 else f"--{flag}" for flag in flags), value)
+    return CommandSpec(name, options, tuple(str(name) for name in positional))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from lyra_tasks.lab.plan import LabPlan, plan_lab
 from lyra_tasks.rules.catalogue import HOST_ACCESS
 from lyra_tasks.rules.deviations import enforce_rules
 from lyra_tasks.rules.services import check_service_settings
-from lyra_tasks.scaffold.plan import PlannedFile, plan_init
+from lyra_tasks.scaffold.plan import plan_init
 from lyra_tasks.scaffold.project_files import inspect_project
 from lyra_tasks.scaffold.run import write_init_files
 from tests.conftest import PROJECTS
@@ -96,8 +96,8 @@ def test_second_init_changes_nothing(tmp_path: Path, name: str) -> None:
     root = init_sample(name, tmp_path)
     contents_before = contents(root)
     second_plan = plan_init(inspect_project(root))
-    assert second_plan.has_configuration
-    assert write_init_files(second_plan, root) == ()
+    assert ".lyra.toml" in second_plan.existing
+    assert write_init_files(second_plan, root) == second_plan
     assert contents(root) == contents_before
 
 
@@ -300,6 +300,26 @@ def test_ignore_file_keeps_bytes_line_endings_mode_and_link(tmp_path: Path) -> N
     assert (tmp_path / ".dockerignore").read_bytes() == (b"\xef\xbb\xbfnode_modules\r\n.git\r\n.lyra\r\npromotion\r\n")
 
 
+def test_line_of_ignore_file_in_other_encoding_is_not_added_again(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM alpine\n")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_bytes(b"caf\xe9.log\npromotion/\n")
+    init_project(tmp_path)
+    assert (tmp_path / ".gitignore").read_bytes() == b"caf\xe9.log\npromotion/\n"
+
+
+def test_copied_directory_that_is_not_searched_is_not_missing(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM alpine\nCOPY vendor dist/app.js /app/\nCOPY gone ../../LICENSE /app/\n")
+    (tmp_path / "LICENSE").touch()  # `..` leads nowhere above the context
+    for directory in ("vendor", "dist"):
+        (tmp_path / directory).mkdir()
+        (tmp_path / directory / "app.js").touch()
+    init_project(tmp_path)
+    assert [text for text in todos(tmp_path) if "not found" in text] == [
+        "Dockerfile copies gone, not found in the context .: correct `context`"
+    ]
+
+
 def test_copied_git_directory_stays_in_context(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM alpine\nCOPY .git/HEAD /version\n")
     files = {file.path: file for file in plan_init(inspect_project(tmp_path)).files}
@@ -341,6 +361,15 @@ def test_odd_compose_values_are_carried_or_said(tmp_path: Path) -> None:
         assert text in messages
 
 
+def test_open_value_beside_impossible_service_is_one_todo(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services: {a: {image: 'r:${TAG:?}'}, b: {image: r, network_mode: 'container:x'}}\n"
+    )
+    init_project(tmp_path)
+    assert load_config(tmp_path).config.compose.ignore == ["b"]
+    assert sum("depends on a variable without a value (TAG)" in todo for todo in todos(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("text", ["services: &s {web: {environment: [*s]}}", "[" * 3000])
 def test_recursive_compose_file_is_rejected(tmp_path: Path, text: str) -> None:
     (tmp_path / "compose.yaml").write_text(text)
@@ -355,7 +384,6 @@ def test_pipes_and_non_utf8_names_are_skipped(tmp_path: Path) -> None:
     odd.mkdir()
     (odd / "Dockerfile").write_text("FROM alpine\n")
     project = inspect_project(tmp_path)
-    assert project.texts == {}
     assert list(project.dockerfiles) == ["Dockerfile"]
     write_init_files(plan_init(project), tmp_path)
     assert list(load_config(tmp_path).config.images) == [make_name(tmp_path.name)]
@@ -438,13 +466,12 @@ def sample_root(tmp_path: Path) -> Path:
 
 def test_draft_that_is_not_valid_is_written_with_todos(sample_root: Path) -> None:
     valid_plan = plan_init(inspect_project(sample_root))
-    files = (
-        PlannedFile(file.path, file.text.replace('context = "."', 'context = "gone"'), file.appended_lines)
-        for file in valid_plan.files
-    )
-    write_init_files(replace(valid_plan, files=tuple(files)), sample_root)
-    (problem,) = [text for text in todos(sample_root) if text.startswith("this must be settled first")]
+    files = (replace(file, text=file.text.replace('context = "."', 'context = "gone"')) for file in valid_plan.files)
+    result = write_init_files(replace(valid_plan, files=tuple(files)), sample_root)
+    (problem,) = [todo.text for todo in result.todos if todo.text.startswith("this must be settled first")]
     assert re.search(r'line \d+: images\.storefront\.context: "gone" is not a directory', problem)
+    assert [file.path for file in result.files] == [file.path for file in valid_plan.files]
+    assert (sample_root / ".lyra.toml").read_text() == result.files[0].text, "with the TODO"
 
 
 def test_invalid_yaml_names_file_and_line(tmp_path: Path) -> None:
@@ -544,7 +571,7 @@ def test_unreadable_compose_file_is_named_with_line(tmp_path: Path, text: str, p
 
 
 def test_interrupted_init_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(_: Path) -> None:
+    def interrupt(_: Path, text: str) -> None:
         raise KeyboardInterrupt
 
     write_compose_project(tmp_path, SERVICE_HEAD + "      A: b\n")

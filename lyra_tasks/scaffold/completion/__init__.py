@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +12,18 @@ from typing import Any
 from lyra_tasks.config.load import find_config, read_config
 from lyra_tasks.documents import parse_toml, translate_failures
 from lyra_tasks.errors import ConfigurationError, UsageError
+from lyra_tasks.files import display_path
 
 SHELLS = ("bash", "fish", "zsh")
-
-
-@dataclass(frozen=True)
-class OptionSpec:
-    """An option: its name, its flags, and whether it has a value."""
-
-    name: str
-    flags: tuple[str, ...]
-    takes_value: bool
+_Source = Callable[[Mapping[str, Any], Path], list[str]]
 
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """A command: its options, and the names of its positional arguments."""
+    """A command: the flags of its options, each with the name of its value or '', and its positional arguments."""
 
     name: str
-    options: tuple[OptionSpec, ...]
+    options: Mapping[str, str]
     positional: tuple[str, ...] = ()
 
 
@@ -41,7 +35,7 @@ def completion_script(shell: str) -> str:
 
 
 def complete_command_line(
-    arguments: Sequence[str], commands: Mapping[str, CommandSpec], core: CommandSpec, directory: Path
+    arguments: Iterable[str], commands: Mapping[str, CommandSpec], core: CommandSpec, directory: Path
 ) -> list[str]:
     """Return the candidates for the last argument, which may be empty, or nothing where files are possible.
 
@@ -50,27 +44,26 @@ def complete_command_line(
     *previous, current = _join_tokens(arguments) or [""]
     if "--" in previous:
         return []
-    command, pending_option = _find_command(previous, commands, core)
-    flag, equals, value = current.partition("=")
-    if equals and (option := _find_option(command, flag)) is not None:
-        values = _filter_by_prefix(_list_values(command, option.name, directory), value)
-        return [f"{flag}={candidate}" for candidate in values]
-    if pending_option is not None:
-        return _filter_by_prefix(_list_values(command, pending_option.name, directory), current)
-    if current.startswith("-"):
-        return _filter_by_prefix(sorted(flag for option in command.options for flag in option.flags), current)
-    candidates = [candidate for name in command.positional for candidate in _list_values(command, name, directory)]
-    return _filter_by_prefix([*candidates, *sorted(commands)], current)
+    command, option = _find_command(previous, commands, core)
+    flag, equals, _ = current.partition("=")
+    if equals and flag in command.options:
+        candidates = [f"{flag}={value}" for value in _list_values(command, command.options[flag], directory)]
+    elif option:
+        candidates = _list_values(command, option, directory)
+    elif current.startswith("-"):
+        candidates = sorted(command.options)
+    else:
+        candidates = [value for name in command.positional for value in _list_values(command, name, directory)]
+        candidates += sorted(commands)
+    return [candidate for candidate in dict.fromkeys(candidates) if candidate.startswith(current)]
 
 
-def _join_tokens(arguments: Sequence[str]) -> list[str]:
+def _join_tokens(arguments: Iterable[str]) -> list[str]:
     """Remove quotes, and join `--name = value`, which bash splits."""
     tokens: list[str] = []
     for argument in arguments:
         text = argument.replace("\\", "").lstrip("\"'")
-        if text == "=" and tokens:
-            tokens[-1] += "="
-        elif tokens and tokens[-1].startswith("--") and tokens[-1].endswith("="):
+        if tokens and (text == "=" or re.fullmatch("--.*=", tokens[-1])):
             tokens[-1] += text
         else:
             tokens.append(text)
@@ -79,32 +72,23 @@ def _join_tokens(arguments: Sequence[str]) -> list[str]:
 
 def _find_command(
     previous: Iterable[str], commands: Mapping[str, CommandSpec], core: CommandSpec
-) -> tuple[CommandSpec, OptionSpec | None]:
-    """Return the command at the cursor, and the option whose value comes next."""
-    command, pending_option = core, None
+) -> tuple[CommandSpec, str]:
+    """Return the command at the cursor, and the name of the value that comes next, or ''."""
+    command, option = core, ""
     for argument in previous:
-        if pending_option is not None:
-            pending_option = None
+        if option:
+            option = ""
         elif argument.startswith("-"):
-            option = _find_option(command, argument)
-            pending_option = option if option and option.takes_value else None
-        elif argument in commands:
-            command = commands[argument]
-    return command, pending_option
-
-
-def _find_option(command: CommandSpec, flag: str) -> OptionSpec | None:
-    return next((option for option in command.options if flag in option.flags), None)
-
-
-def _filter_by_prefix(candidates: Iterable[str], prefix: str) -> list[str]:
-    return [candidate for candidate in dict.fromkeys(candidates) if candidate.startswith(prefix)]
+            option = command.options.get(argument, "")
+        else:
+            command = commands.get(argument, command)
+    return command, option
 
 
 def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str]:
     if option in _FIXED_VALUES:
         return list(_FIXED_VALUES[option])
-    source = _SOURCES_BY_COMMAND.get((command.name, option)) or _SOURCES_BY_OPTION.get(option)
+    source = _SOURCES.get(f"{command.name} {option}") or _SOURCES.get(option)
     if source is None:
         return []
     with suppress(ConfigurationError), translate_failures(ConfigurationError):  # the next command reports it
@@ -113,11 +97,11 @@ def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str
     return []
 
 
-def _table_names(table: str) -> Callable[[Mapping[str, Any], Path], list[str]]:
+def _table_names(table: str) -> _Source:
     return lambda document, _root: list(document.get(table, {}))
 
 
-def _test_values(key: str) -> Callable[[Mapping[str, Any], Path], list[str]]:
+def _test_values(key: str) -> _Source:
     return lambda document, _root: [str(test[key]) for test in document.get("tests", []) if test.get(key)]
 
 
@@ -132,11 +116,7 @@ def _bundle_versions(document: Mapping[str, Any], root: Path) -> list[str]:
 
 
 def _bundle_paths(document: Mapping[str, Any], root: Path) -> list[str]:
-    working_directory = Path.cwd()
-    return [
-        str(path.relative_to(working_directory) if path.is_relative_to(working_directory) else path)
-        for path in _list_bundles(document, root)
-    ]
+    return list(map(display_path, _list_bundles(document, root)))
 
 
 def _run_names(_document: Mapping[str, Any], root: Path) -> list[str]:
@@ -148,23 +128,14 @@ _FIXED_VALUES: Mapping[str, tuple[str, ...]] = {
     "pre": ("alpha", "beta", "rc"),
     "print-completion-script": SHELLS,
 }
-_Source = Callable[[Mapping[str, Any], Path], list[str]]
-_SOURCES_BY_OPTION: Mapping[str, _Source] = {
+_SOURCES: Mapping[str, _Source] = {
     "service": _table_names("services"),
     "image": _table_names("images"),
-    "only": _test_values("name"),
+    **dict.fromkeys(("only", "bundle.rehearse write", "bundle.rehearse read"), _test_values("name")),
     "group": _test_values("group"),
     "run": _run_names,
+    "verify path": _bundle_paths,
+    **dict.fromkeys(("diff before", "diff after", "bundle.pack since", "bundle.rehearse from"), _bundle_versions),
+    **dict.fromkeys((f"bundle.{command} version" for command in ("pack", "rehearse", "remove")), _bundle_versions),
 }
-_SOURCES_BY_COMMAND: Mapping[tuple[str, str], _Source] = {
-    ("verify", "path"): _bundle_paths,
-    ("bundle.pack", "version"): _bundle_versions,
-    ("bundle.pack", "since"): _bundle_versions,
-    ("bundle.rehearse", "version"): _bundle_versions,
-    ("bundle.rehearse", "from"): _bundle_versions,
-    ("bundle.rehearse", "write"): _test_values("name"),
-    ("bundle.rehearse", "read"): _test_values("name"),
-    ("bundle.remove", "version"): _bundle_versions,
-    ("diff", "before"): _bundle_versions,
-    ("diff", "after"): _bundle_versions,
-}
+"""The names of options and arguments that stand for something, after the command if those of others do not."""
