@@ -94,6 +94,9 @@ def _list_entries(documents: BundleDocuments, multi_platform_images: Set[str]) -
         for config in description.configs:
             text = f"{config.path}, {documents.config_digests[config.file]}"
             yield ("configs", f"{service}: {config.name}"), text
+    for service, settings in documents.settings.items():
+        for key, value in settings.items():
+            yield ("services", f"{service}: {key}"), value
     for double in documents.manifest.test_doubles:
         yield ("services", f"{double.service}: test double"), double.reference
     for section, texts in (("tests", documents.tests), ("deviations", documents.deviations)):
@@ -123,12 +126,14 @@ def _list_service(service: str, description: DescribedService) -> Iterator[tuple
         attributes = [name for name, is_set in flags if is_set]
         attributes += [f"default {variable.default!r}"] if variable.default is not None else []
         attributes += [f"pattern {variable.pattern!r}"] if variable.pattern else []
+        attributes += [f"made as {variable.template!r}"] if variable.template else []
         yield ("environment", f"{service}: {variable.name}"), ", ".join(attributes) or "optional"
     for secret in description.secrets:
         yield ("secrets", f"{service}: {secret.name}"), secret.path
     for volume in description.volumes:
         text = f"{volume.path}, {console.format_bytes(volume.size)}, owner {volume.owner}"
         text += f", shared as {volume.shared}" if volume.shared else ""
+        text += ", read-only" if volume.read_only else ""
         yield ("volumes", f"{service}: {volume.name}"), text
     for port in description.ports:
         protocol = "/udp" if port.protocol == "udp" else ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.bundle.content.compose import list_service_keys
 from lyra_tasks.bundle.diff import SECTIONS, Change, compare_bundles
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.documents import (
@@ -38,6 +39,7 @@ SERVICE: dict[str, Any] = {
 FIRST = BundleDocuments(
     manifest=MANIFEST,
     services={"web": DescribedService.model_validate(SERVICE)},
+    settings={"web": {"command": '["serve"]', "init": "true"}},
     packages={"web": {"deb openssl": ("3.0",)}, "counter": {"deb openssl": ("3.0",)}},
     tests={"it works": "passed"},
     deviations={},
@@ -76,6 +78,14 @@ def test_added_platform_is_an_added_image() -> None:
         ("services", {"egress": True}, "web: egress", "no", "yes"),
         ("services", {"depends_on": ["db"]}, "web: depends on", "nothing", "db"),
         ("environment", {"environment": []}, "web: NAME", "default 'x'", None),
+        (
+            "environment", {"environment": [SERVICE["environment"][0] | {"template": "${A}x"}]},
+            "web: NAME", "default 'x'", "default 'x', made as '${A}x'",
+        ),
+        (
+            "volumes", {"volumes": [SERVICE["volumes"][0] | {"read_only": True}]},
+            "web: data", "/data, 1.0 MiB, owner 1:1", "/data, 1.0 MiB, owner 1:1, read-only",
+        ),
         ("secrets", {"secrets": []}, "web: key", "/run/secrets/key", None),
         (
             "volumes",
@@ -95,6 +105,36 @@ def test_diff_reports_changes_of_a_service(
     section: str, service: dict[str, Any], name: str, before: str | None, after: str | None
 ) -> None:
     assert compare_bundles(FIRST, second(**service)).changes == (Change(section, name, before, after),)
+
+
+def test_diff_reports_settings_that_only_the_compose_file_has() -> None:
+    after = replace(second(), settings={"web": {"command": '["serve","-v"]', "cap_add": '["CHOWN"]', "init": "true"}})
+    assert compare_bundles(FIRST, after).changes == (
+        Change("services", "web: cap_add", None, '["CHOWN"]'),
+        Change("services", "web: command", '["serve"]', '["serve","-v"]'),
+    )
+
+
+def test_every_key_of_a_service_is_compared(tmp_path: Path) -> None:
+    service = {key: f"some {key}" for key in list_service_keys()}
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / layout.COMPOSE_FILE).write_text(json.dumps({"services": {"web": service}}))
+    write_documents(tmp_path, described(without("")))
+    settings = read_bundle_documents(open_bundle(tmp_path)).settings["web"]
+    assert {"command", "entrypoint", "healthcheck", "hostname", "networks", "sysctls", "ulimits"} <= settings.keys()
+    assert service.keys() - settings.keys() == {
+        "image", "platform", "user", "environment", "ports", "depends_on", "volumes", "configs", "secrets", "tmpfs",
+        "cpus", "mem_limit", "memswap_limit", "pids_limit",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["services: [", "services: []", "- 1", "services: {web: 1}", ""])
+def test_damaged_compose_file_is_a_damaged_bundle(tmp_path: Path, text: str) -> None:
+    write_documents(tmp_path, described(without("")))
+    (tmp_path / layout.COMPOSE_FILE).write_text(text)
+    with pytest.raises(BundleError, match=r"compose\.yaml: ") as caught:
+        read_bundle_documents(open_bundle(tmp_path))
+    assert caught.value.exit_code == 6
 
 
 def test_diff_reports_changes_outside_services() -> None:
@@ -137,6 +177,8 @@ def write_documents(directory: Path, documents: dict[str, Any], version: str = M
     for name, document in documents.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_text(json.dumps(document))
+    if not (directory / layout.COMPOSE_FILE).exists():
+        (directory / layout.COMPOSE_FILE).write_text("services: {}")
     manifest = MANIFEST.model_copy(update={"images": [], "archives": [], "version": version})
     write_document(directory / layout.MANIFEST_FILE, manifest)
 

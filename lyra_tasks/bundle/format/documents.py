@@ -14,8 +14,8 @@ from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.checksums import require_valid_name
 from lyra_tasks.bundle.format.index import BundleStore
 from lyra_tasks.bundle.format.manifest import Bundle, Count, Manifest, OtherFormatError, open_bundle, read_small_file
-from lyra_tasks.digests import file_sha256
-from lyra_tasks.documents import translate_failures
+from lyra_tasks.digests import canonical_json, file_sha256
+from lyra_tasks.documents import parse_yaml, translate_failures
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.oci import parse_document
 from lyra_tasks.records.documents import (
@@ -30,6 +30,13 @@ from lyra_tasks.records.record import dump_record, read_record
 from lyra_tasks.vulnerabilities.document import VulnerabilityScan
 
 PartT = TypeVar("PartT", bound="_Part")
+# what the other documents say of a service, too
+_DESCRIBED_KEYS = frozenset(
+    {
+        "image", "platform", "user", "environment", "ports", "depends_on", "volumes", "configs", "secrets", "tmpfs",
+        "cpus", "mem_limit", "memswap_limit", "pids_limit",
+    }
+)  # fmt: skip
 
 
 class _Part(BaseModel):
@@ -46,6 +53,7 @@ class DescribedVariable(_Part):
     secret: bool
     default: str | None
     pattern: str | None
+    template: str = ""
 
 
 class DescribedFile(_Part):
@@ -67,6 +75,7 @@ class DescribedVolume(DescribedFile):
     size: Count
     owner: str
     shared: str = ""
+    read_only: bool = False
 
 
 class DescribedPort(_Part):
@@ -142,10 +151,14 @@ class _Sbom(_Part):
 
 @dataclass(frozen=True)
 class BundleDocuments:
-    """The documents of one version: package versions by build and package, config digests by path."""
+    """The documents of one version: package versions by build and package, config digests by path.
+
+    `settings` are those of a service that only the Compose file has, by service and key.
+    """
 
     manifest: Manifest
     services: Mapping[str, DescribedService]
+    settings: Mapping[str, Mapping[str, str]]
     packages: Mapping[str, Mapping[str, tuple[str, ...]]]
     tests: Mapping[str, str]
     deviations: Mapping[str, str]
@@ -162,6 +175,7 @@ def read_bundle_documents(bundle: Bundle) -> BundleDocuments:
     return BundleDocuments(
         manifest=manifest,
         services=services,
+        settings=_read_settings(directory / layout.COMPOSE_FILE),
         packages={build_name: _read_packages(directory, build_name) for build_name in manifest.images_by_build},
         tests={check_title(check.name, check.group): check.outcome for check in checks},
         deviations={
@@ -241,6 +255,20 @@ def _read_packages(directory: Path, build_name: str) -> dict[str, tuple[str, ...
         if component.type == "library" and kind:
             versions_by_package.setdefault(f"{kind} {component.name}", set()).add(component.version)
     return {name: tuple(sorted(versions)) for name, versions in versions_by_package.items()}
+
+
+def _read_settings(path: Path) -> dict[str, dict[str, str]]:
+    text = read_small_file(path)
+    with translate_failures(lambda problem: BundleError(f"{path}: {problem}")):
+        services = parse_yaml(text.decode())[0]["services"]
+        return {
+            service: {
+                key: value if isinstance(value, str) else canonical_json(value)
+                for key, value in definition.items()
+                if key not in _DESCRIBED_KEYS
+            }
+            for service, definition in services.items()
+        }
 
 
 def _hash_config(directory: Path, name: str) -> str:
