@@ -202,7 +202,9 @@ def _check_tcp(target: CheckTarget, test: Test) -> str:
 
     def is_open() -> bool:
         seconds_left = max(_MIN_CONNECT_TIMEOUT_S, deadline - time.monotonic())
-        return target.cancellation.is_cancelled or accepts_tcp_connection(address, seconds_left)
+        return target.cancellation.is_cancelled or accepts_tcp_connection(
+            address, seconds_left, may_be_proxy=target.engine.may_proxy_ports
+        )
 
     if wait_until(is_open, test.timeout):
         return ""

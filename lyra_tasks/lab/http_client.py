@@ -16,7 +16,8 @@ from urllib.parse import quote
 from lyra_tasks.errors import LyraError
 
 _URL_CHARACTERS = "".join(map(chr, range(33, 127)))
-_STAYS_OPEN_S = 0.2
+_STAYS_OPEN_S = 0.02
+_STAYS_OPEN_AT_PROXY_S = 0.2
 
 
 @contextmanager
@@ -54,14 +55,14 @@ def open_http_response(
         connection.close()
 
 
-def accepts_tcp_connection(address: tuple[str, int], timeout: float) -> bool:
+def accepts_tcp_connection(address: tuple[str, int], timeout: float, *, may_be_proxy: bool) -> bool:
     """Return whether a TCP connection is accepted within `timeout` seconds and stays open.
 
-    For a port that nothing listens on, the engine's own proxy accepts the connection and closes it at once.
+    For a port that nothing listens on, a proxy of the engine accepts the connection, and closes it as soon as it knows.
     """
     try:
         with socket.create_connection(address, timeout=timeout) as connection:
-            connection.settimeout(_STAYS_OPEN_S)
+            connection.settimeout(_STAYS_OPEN_AT_PROXY_S if may_be_proxy else _STAYS_OPEN_S)
             try:
                 return connection.recv(1) != b""
             except TimeoutError:

@@ -185,7 +185,11 @@ def _is_ready(service: RunningService, state: ContainerState, early_probe: _Earl
         except (OSError, http.client.HTTPException):
             return False
     if healthcheck is not None and healthcheck.tcp is not None:
-        return accepts_tcp_connection(target.address(healthcheck.tcp), min(healthcheck.timeout, seconds_left))
+        return accepts_tcp_connection(
+            target.address(healthcheck.tcp),
+            min(healthcheck.timeout, seconds_left),
+            may_be_proxy=service.engine.may_proxy_ports,
+        )
     return state.health in {"", "healthy"} or (early_probe is not None and early_probe.has_succeeded())
 
 

@@ -16,7 +16,7 @@ from lyra_tasks.checks.kinds import check_service
 from lyra_tasks.config.models import Test
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.lab.cancellation import Cancellation
-from lyra_tasks.lab.http_client import open_http_response
+from lyra_tasks.lab.http_client import accepts_tcp_connection, open_http_response
 from lyra_tasks.registry import client as registry
 
 TRICKLES = {
@@ -65,6 +65,7 @@ def target_at(address: tuple[str, int]) -> Any:
         secret_values=(),
         environment={},
         cancellation=Cancellation(),
+        engine=SimpleNamespace(may_proxy_ports=True),
     )
 
 
@@ -112,6 +113,24 @@ def test_tcp_check_ends_in_time_while_nobody_accepts() -> None:
         problem = check_service(target_at(server.getsockname()), test)
     assert problem.startswith("nothing listens on port 8080 within 0.2 s, or only on 127.0.0.1")
     assert time.monotonic() - started < 0.7
+
+
+def test_connection_through_proxy_must_stay_open_for_longer() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def serve() -> None:
+            for _ in range(2):  # as a proxy does that finds nobody behind it
+                client, _ = server.accept()
+                with client:
+                    time.sleep(0.1)
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert not accepts_tcp_connection(server.getsockname(), 5.0, may_be_proxy=True)
+        started = time.monotonic()
+        assert accepts_tcp_connection(server.getsockname(), 5.0, may_be_proxy=False)
+        assert time.monotonic() - started < 0.09
 
 
 def test_http_check_encodes_path_and_header() -> None:

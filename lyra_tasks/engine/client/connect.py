@@ -53,7 +53,8 @@ class Engine:
 
     `stream_api` is a low-level client without a timeout. Published ports are bound to `host_address` and reached there;
     if it is empty, they cannot be reached. An engine that does not share files cannot mount those of this program.
-    `blobs` is the directory of the content of images, by digest, if it is a private engine's.
+    `blobs` is the directory of the content of images, by digest, if it is a private engine's. An engine that may proxy
+    ports accepts connections for a service that listens on none, and closes them.
     """
 
     client: docker.DockerClient
@@ -65,6 +66,7 @@ class Engine:
     is_remote: bool = False
     shares_files: bool = True
     blobs: Path | None = None
+    may_proxy_ports: bool = True
 
     @property
     def host(self) -> str:
@@ -218,7 +220,17 @@ def connect_sandbox(running_sandbox: sandbox.Sandbox, *, is_own: bool = True) ->
             hint="Restart it with `engine.down engine.up`",
         ) from error
     address, docker_command, blobs = running_sandbox.address, str(running_sandbox.docker), running_sandbox.blobs
-    return Engine(client, stream_api, facts, address, docker_command, running_sandbox.environment(), blobs=blobs)
+    # of its address, which is that of another network, the kernel forwards the ports
+    return Engine(
+        client,
+        stream_api,
+        facts,
+        address,
+        docker_command,
+        running_sandbox.environment(),
+        blobs=blobs,
+        may_proxy_ports=False,
+    )
 
 
 def _open_clients(base_url: str, *, sandboxed: bool) -> tuple[docker.DockerClient, Any, EngineFacts]:
