@@ -14,7 +14,7 @@ import pytest
 from lyra_tasks.engine.client.connect import Engine
 from lyra_tasks.engine.objects import containers, removal
 from lyra_tasks.engine.objects.holder import HOLD_PATH, ensure_holder_image
-from lyra_tasks.engine.objects.inventory import CONTAINER, LABEL_NONCE, NETWORK, list_objects
+from lyra_tasks.engine.objects.inventory import CONTAINER, LABEL_NONCE, NETWORK, EngineObject, list_objects
 from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, list_owned_objects
 from lyra_tasks.engine.objects.removal import RemovalResult, remove_in_order, remove_objects, remove_run
 from lyra_tasks.errors import EngineUnavailableError, LeftoverError, OvercommitError
@@ -88,11 +88,13 @@ def test_only_what_stays_after_the_last_try_is_left_over(
     stranger = engine.client.containers.run(image, [HOLD_PATH], network=network, detach=True)
     tries: list[int] = []
 
-    def remove(engine: Engine, owner: Owner, objects: Sequence[OwnedObject]) -> RemovalResult:
+    def remove(
+        engine: Engine, owner: Owner, objects: Sequence[OwnedObject], engine_objects: Sequence[EngineObject]
+    ) -> RemovalResult:
         tries.append(len(objects))
         if stranger_leaves and len(tries) == 3:
             stranger.remove(force=True)
-        return remove_objects(engine, owner, objects)
+        return remove_objects(engine, owner, objects, engine_objects)
 
     monkeypatch.setattr(removal, "remove_objects", remove)
     if stranger_leaves:
@@ -103,6 +105,27 @@ def test_only_what_stays_after_the_last_try_is_left_over(
         assert network in raised.value.details[0]
         stranger.remove(force=True)
     assert tries == [2, 1, 1]
+
+
+def test_networks_of_ended_containers_do_not_wait_for_their_removal(
+    lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network_removed = Event()
+    remove_network, remove_container = engine.api.remove_network, engine.api.remove_container
+
+    def remove_first(network: str) -> None:
+        remove_network(network)
+        network_removed.set()
+
+    def remove_then(container: str, **options: Any) -> None:
+        assert network_removed.wait(20)
+        remove_container(container, **options)
+
+    containers.kill_containers(engine, [f"lyra-{lab.run}-web"])
+    monkeypatch.setattr(engine.api, "remove_network", remove_first)
+    monkeypatch.setattr(engine.api, "remove_container", remove_then)
+    remove_run(engine, lab)
+    assert list_owned_objects(engine, lab.journal.entries(), run=lab.run) == []
 
 
 def test_removals_before_an_error_are_recorded(lab: Owner, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

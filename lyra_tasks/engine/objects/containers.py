@@ -95,9 +95,13 @@ def create_networks(engine: Engine, owner: Owner, networks: Mapping[str, Mapping
 def create_volumes(engine: Engine, owner: Owner, volumes: Mapping[str, Mapping[str, str]]) -> None:
     """Create local volumes by name; the values are driver options."""
     labels = owner.record_intent(engine, VOLUME, volumes)
-    for name, options in volumes.items():
+
+    def create(name: str) -> None:
         with translate_errors(f"creating the volume {name}"):
-            engine.api.create_volume(name, driver="local", driver_opts=dict(options), labels=labels[name])
+            engine.api.create_volume(name, driver="local", driver_opts=dict(volumes[name]), labels=labels[name])
+
+    with ThreadPoolExecutor(_MAX_PARALLEL_CREATES) as pool:
+        list(pool.map(create, volumes))
     owner.record_created(engine, VOLUME, {name: name for name in volumes})
 
 

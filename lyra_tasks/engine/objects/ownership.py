@@ -248,6 +248,13 @@ def read_cleared_offset(journal: Journal, engine: str) -> int:
 
 def list_owned_objects(engine: Engine, entries: Iterable[JournalEntry], *, run: str) -> list[OwnedObject]:
     """Return the containers, networks and volumes of one run in an engine."""
+    return select_owned_objects(engine, list_labelled_objects(engine), entries, run=run)
+
+
+def select_owned_objects(
+    engine: Engine, engine_objects: Iterable[EngineObject], entries: Iterable[JournalEntry], *, run: str
+) -> list[OwnedObject]:
+    """Return the objects in `engine_objects` that are of one run."""
     index = build_ownership_index(entries, engine.facts.id)
-    matches = [index.match(engine_object) for engine_object in list_labelled_objects(engine)]
+    matches = map(index.match, engine_objects)
     return [match for match in matches if match is not None and match.run == run]

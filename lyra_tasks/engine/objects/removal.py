@@ -9,8 +9,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from lyra_tasks.engine.client.errors import translate_errors
-from lyra_tasks.engine.objects.inventory import CONTAINER, IMAGE, NETWORK, VOLUME, EngineObject
-from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, list_owned_objects
+from lyra_tasks.engine.objects.inventory import (
+    CONTAINER,
+    IMAGE,
+    NETWORK,
+    VOLUME,
+    EngineObject,
+    list_labelled_objects,
+)
+from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, select_owned_objects
 from lyra_tasks.errors import LeftoverError, LyraError
 
 if TYPE_CHECKING:
@@ -49,9 +56,11 @@ class RemovalOrder(NamedTuple):
         return round(processors * min(max(work_per_network, 1), _MAX_WORKERS_PER_PROCESSOR))
 
 
-def remove_objects(engine: Engine, owner: Owner, objects: Iterable[OwnedObject]) -> RemovalResult:
+def remove_objects(
+    engine: Engine, owner: Owner, objects: Iterable[OwnedObject], engine_objects: Iterable[EngineObject] = ()
+) -> RemovalResult:
     """Remove `objects` and record in the journal which ones are gone, also if an error ends the removal early."""
-    result = remove_in_order(engine, objects)
+    result = remove_in_order(engine, objects, engine_objects)
     owner.record_removed(engine, result.removed)
     if result.error is not None:
         raise result.error
@@ -62,13 +71,14 @@ def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
     """Remove all objects of a run whose names begin with `prefix`; raise LeftoverError if some remain."""
     failures: dict[OwnedObject, str] = {}
     for attempt in range(_MAX_RUN_ATTEMPTS):
-        owned_objects = list_owned_objects(engine, owner.journal.entries(), run=owner.run)
+        engine_objects = list_labelled_objects(engine)
+        owned_objects = select_owned_objects(engine, engine_objects, owner.journal.entries(), run=owner.run)
         matches = [candidate for candidate in owned_objects if candidate.name.startswith(prefix)]
         if not matches:
             return
         # another process, such as `clean`, may be removing the same object right now
         time.sleep(_RETRY_INTERVAL_S * attempt)
-        failures = remove_objects(engine, owner, matches).failed
+        failures = remove_objects(engine, owner, matches, engine_objects).failed
     if failures:
         raise LeftoverError(
             f"Cannot remove {len(failures)} object(s) of this run",
