@@ -31,6 +31,11 @@ def find_compose_files(root: Path, settings: ComposeSettings) -> tuple[Path, ...
     return (found, override) if override is not None else (found,)
 
 
+def find_repository(root: Path) -> Path | None:
+    """Return the nearest directory upwards that is a git repository."""
+    return next((directory for directory in (root, *root.parents) if (directory / ".git").exists()), None)
+
+
 def _require_file(root: Path, name: str, origin: str) -> Path:
     path = Path(os.path.normpath(root / name))
     if not path.is_file():

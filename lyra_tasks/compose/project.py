@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lyra_tasks.compose.locate import look_up_variable
+from lyra_tasks.compose.locate import find_repository, look_up_variable
 from lyra_tasks.compose.model import ComposeProject, ComposeSettings, Location
 from lyra_tasks.compose.plugin import ComposeRefusalError, find_plugin
 from lyra_tasks.compose.reader import ProjectInputs, ProjectReader
@@ -92,7 +92,7 @@ def _collect_inputs(root: Path, files: tuple[Path, ...], settings: ComposeSettin
 
 def _require_inside(root: Path, sources: SourceFiles) -> None:
     """Refuse a file outside of the repository, which nobody could check out with it."""
-    top = next((parent for parent in (root, *root.parents) if (parent / ".git").exists()), root)
+    top = find_repository(root) or root
     for path in sources.read:
         if not path.resolve().is_relative_to(top.resolve()):
             raise ConfigurationError(

@@ -10,7 +10,7 @@ from lyra_tasks.compose.overrides import has_value
 from lyra_tasks.compose.translation.names import make_image_name, unique_name
 from lyra_tasks.references import registry_host, strip_tag
 from lyra_tasks.scaffold.dockerfile_import import draft_image, name_image
-from lyra_tasks.scaffold.drafts import Draft, DraftImage, DraftTable, ImageOffer
+from lyra_tasks.scaffold.drafts import Draft, DraftImage, DraftTable
 from lyra_tasks.scaffold.known_images import find_known_image
 from lyra_tasks.scaffold.project_files import ComposeFiles, ProjectFiles
 
@@ -100,7 +100,7 @@ def _recognize_own_images(draft: Draft, project: ProjectFiles) -> None:
                 draft.services[name].add("image", key, f"built from {path}; the Compose file names it {reference}")
                 candidates.pop(name)
         elif published:
-            draft.offers.append(ImageOffer(image_name, published[0], draft_image(path, project)))
+            draft.offers.append((image_name, published[0], draft_image(path, project)))
 
 
 def _repository_names(reference: str) -> set[str]:

@@ -7,7 +7,7 @@ import posixpath
 from pathlib import PurePosixPath
 
 from lyra_tasks.compose.translation.names import make_image_name, unique_name
-from lyra_tasks.dockerfile.stages import resolve_declared_image
+from lyra_tasks.dockerfile.stages import list_base_images, resolve_declared_image
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.scaffold.drafts import Draft, DraftImage, DraftTable
 from lyra_tasks.scaffold.project_files import DOCKERFILE_PATH, ProjectFiles
@@ -69,8 +69,10 @@ def declare_image(image: DraftImage) -> None:
     if image.dockerfile is None:
         return
     _choose_stages(image, [stage.name for stage in image.dockerfile.stages])
+    target, args = str(image.get("target") or ""), image.entries("args")
     try:
-        image.declared = resolve_declared_image(image.dockerfile, str(image.get("target") or ""), image.entries("args"))
+        image.declared = resolve_declared_image(image.dockerfile, target, args)
+        image.bases = [use.reference for use in list_base_images(image.dockerfile, target, args)]
     except ConfigurationError as error:
         message = error.message.replace(str(image.dockerfile.path), image.dockerfile_path)
         image.todos.append(f"{message}. {error.hint}")

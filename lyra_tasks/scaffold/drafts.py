@@ -48,6 +48,7 @@ class DraftImage(DraftTable):
     """An image, with its Dockerfile and what that declares, as far as it can be read."""
 
     dockerfile: Dockerfile | None = None
+    bases: list[str] = field(default_factory=list)
     declared: DeclaredImage = field(default_factory=lambda: DeclaredImage(base="", user="", workdir=""))
 
     @property
@@ -62,15 +63,6 @@ class DraftImage(DraftTable):
         return list(dict.fromkeys(path for stage in stages for path in stage.copied_paths))
 
 
-@dataclass(frozen=True)
-class ImageOffer:
-    """Lines to paste for a service that may be made from the image of a Dockerfile."""
-
-    name: str
-    service: str
-    image: DraftImage
-
-
 @dataclass
 class Draft:
     """A configuration; `compose` is its table `[compose]`, `checks` are `[[tests]]`."""
@@ -82,6 +74,7 @@ class Draft:
     checks: list[dict[str, Any]] = field(default_factory=list)
     todos: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    offers: list[ImageOffer] = field(default_factory=list)
+    offers: list[tuple[str, str, DraftImage]] = field(default_factory=list)
+    """images to paste, each with its name and the name of a service that may be made from it"""
     foreign_images: dict[str, list[str]] = field(default_factory=dict)
     """the references of base images and third-party images, with what uses them"""

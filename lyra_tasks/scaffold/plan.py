@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 
 from lyra_tasks.compose.translation.names import make_image_name
 from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos
 from lyra_tasks.config.validation.paths import excludes_directory
-from lyra_tasks.dockerfile.stages import list_base_images
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.results.configuration import InitFile, InitResult
 from lyra_tasks.scaffold.compose_import import draft_from_compose
@@ -58,24 +55,20 @@ def _draft_project(project: ProjectFiles) -> Draft:
     for name in draft.services:
         complete_service(draft, name, project)
     draft.foreign_images = _list_foreign_images(draft)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    shortage = describe_shortage(draft.services.values(), os.cpu_count() or 1, memory)
+    shortage = describe_shortage(draft.services.values())
     draft.todos += filter(None, [shortage, _describe_missing_comments(draft, project)])
     return draft
 
 
 def _list_foreign_images(draft: Draft) -> dict[str, list[str]]:
     """Return the references of base images and third-party images, with the images and services that use them."""
+    uses = [(reference, name) for name, image in draft.images.items() for reference in image.bases]
+    references = {name: str(service.get("image")) for name, service in draft.services.items()}
+    uses += [(reference, name) for name, reference in references.items() if reference not in draft.images]
     users: dict[str, list[str]] = {}
-    for name, image in draft.images.items():
-        with suppress(ConfigurationError):
-            target, args = str(image.get("target") or ""), image.entries("args")
-            for use in list_base_images(image.dockerfile, target, args) if image.dockerfile else ():
-                users.setdefault(use.reference, []).append(name)
-    for name, service in draft.services.items():
-        if service.get("image") not in draft.images:
-            users.setdefault(str(service.get("image")), []).append(name)
-    return {reference: list(dict.fromkeys(names)) for reference, names in users.items()}
+    for reference, name in dict.fromkeys(uses):
+        users.setdefault(reference, []).append(name)
+    return users
 
 
 def _describe_missing_comments(draft: Draft, project: ProjectFiles) -> str:

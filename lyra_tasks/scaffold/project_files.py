@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lyra_tasks.compose.locate import find_compose_files
+from lyra_tasks.compose.locate import find_compose_files, find_repository
 from lyra_tasks.compose.model import ComposeProject, ComposeSettings
 from lyra_tasks.compose.overrides import has_value
 from lyra_tasks.compose.project import read_project
@@ -76,17 +76,13 @@ def inspect_project(directory: Path, compose_files: Sequence[str] = ()) -> Proje
     read = {os.path.relpath(path, root) for path in compose.project.read} if compose else set()
     return ProjectFiles(
         root=root,
-        is_in_git=_find_repository(root) is not None,
+        is_in_git=find_repository(root) is not None,
         files=frozenset(files),
         dockerfiles=dockerfiles,
         dockerfile_errors=tuple(errors),
         compose=compose,
         other_compose_files=tuple(name for name in files if _COMPOSE_PATH.fullmatch(name) and name not in read),
     )
-
-
-def _find_repository(root: Path) -> Path | None:
-    return next((directory for directory in (root, *root.parents) if (directory / ".git").exists()), None)
 
 
 def _list_files(root: Path) -> list[str]:
@@ -133,7 +129,7 @@ def _impossible_error(root: Path, files: Sequence[Path], project: ComposeProject
     problems = [Problem(finding.location, finding.message) for finding in project.findings if finding.is_refused]
     details = problems_to_error(problems, file="", lines={}, overrides={}, places=project.places).details
     hint = "Change what the Compose file says there"
-    top = _find_repository(root)
+    top = find_repository(root)
     if top not in (None, root) and any(" is outside of the project" in detail for detail in details):
         names = " ".join(f"--compose {shlex.quote(os.path.relpath(file, top))}" for file in files)
         hint = (

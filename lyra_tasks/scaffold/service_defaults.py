@@ -27,6 +27,8 @@ _TMP_SIZE = "32m"
 _TMPFS_SIZE = "16m"
 _CPUS = 0.25
 _MIN_CPUS = 0.05
+_HOST_CPUS = os.cpu_count() or 1
+_HOST_MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 _HOST_SHARE = Resources().host_share
 _DEFAULT_DISK = "64m"
 
@@ -94,9 +96,11 @@ def _add_volumes(service: DraftTable, image: DeclaredImage, known: KnownImage) -
     """Add the volumes of the image and what is known of it, except where the service mounts something itself."""
     tables = [entry for key in ("volumes", "configs", "secrets") for entry in service.entries(key).values()]
     mounts = [*(str(entry["path"]) for entry in tables if "path" in entry), *service.entries("tmpfs")]
-    for path in known.misplaced:
-        if path in mounts:
-            service.todos.append(f"the image keeps its data in {known.volumes[0]} and does not start with {path}")
+    service.todos += [
+        f"the image keeps its data in {known.volumes[0]} and does not start with {path}"
+        for path in known.misplaced
+        if path in mounts
+    ]
     for path in (*image.volumes, *known.volumes):
         if path == _TMP:
             service.add_entry("tmpfs", path, _TMP_SIZE)
@@ -134,20 +138,21 @@ def _add_environment(service: DraftTable, image: DeclaredImage) -> None:
             service.add_entry("environment", name, entry | ({"description": description} if description else {}))
 
 
-def choose_cpus(services: Iterable[DraftTable], host_cpus: int = os.cpu_count() or 1) -> float:
+def choose_cpus(services: Iterable[DraftTable], host_cpus: int = _HOST_CPUS) -> float:
     """Return the CPU limit of a service that the Compose file gives none, with which all of them fit this machine."""
     limits: list[float | None] = [(service.given.get("limits") or {}).get("cpus") for service in services]
     left = host_cpus * _HOST_SHARE - sum(filter(None, limits))
     return min(_CPUS, max(_MIN_CPUS, math.floor(100 * left / max(1, limits.count(None))) / 100))
 
 
-def describe_shortage(services: Iterable[DraftTable], host_cpus: int, host_memory: int) -> str:
+def describe_shortage(
+    services: Iterable[DraftTable], host_cpus: int = _HOST_CPUS, host_memory: int = _HOST_MEMORY
+) -> str:
     """Return what the limits of all services together are, if this machine does not give that much; else ''."""
-    cpus, memory = 0.0, 0
-    for service in services:
-        limits = service.entries("limits")
-        cpus += float(limits.get("cpus", 1))
-        memory += parse_size(limits.get("memory", KnownImage.memory)) + parse_size(limits.get("disk", _DEFAULT_DISK))
+    limits = [service.entries("limits") for service in services]
+    cpus = sum(float(table.get("cpus", 1)) for table in limits)
+    sizes = [(table.get("memory", KnownImage.memory), table.get("disk", _DEFAULT_DISK)) for table in limits]
+    memory = sum(parse_size(size) for pair in sizes for size in pair)
     if cpus <= host_cpus * _HOST_SHARE + 0.001 and memory <= host_memory * _HOST_SHARE:
         return ""
     machine = f"{host_cpus} CPUs, {console.format_bytes(host_memory)}"

@@ -97,12 +97,8 @@ def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str
     return []
 
 
-def _table_names(table: str) -> _Source:
-    return lambda document, _root: list(document.get(table, {}))
-
-
 def _test_values(key: str) -> _Source:
-    return lambda document, _root: [str(test[key]) for test in document.get("tests", []) if test.get(key)]
+    return lambda document, _: [str(test[key]) for test in document.get("tests", []) if test.get(key)]
 
 
 def _list_bundles(document: Mapping[str, Any], root: Path) -> list[Path]:
@@ -111,16 +107,8 @@ def _list_bundles(document: Mapping[str, Any], root: Path) -> list[Path]:
     return sorted(bundles, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
-def _bundle_versions(document: Mapping[str, Any], root: Path) -> list[str]:
+def _list_versions(document: Mapping[str, Any], root: Path) -> list[str]:
     return [path.name for path in _list_bundles(document, root)]
-
-
-def _bundle_paths(document: Mapping[str, Any], root: Path) -> list[str]:
-    return list(map(display_path, _list_bundles(document, root)))
-
-
-def _run_names(_document: Mapping[str, Any], root: Path) -> list[str]:
-    return sorted((path.name for path in (root / ".lyra" / "runs").glob("*")), reverse=True)
 
 
 _FIXED_VALUES: Mapping[str, tuple[str, ...]] = {
@@ -129,13 +117,13 @@ _FIXED_VALUES: Mapping[str, tuple[str, ...]] = {
     "print-completion-script": SHELLS,
 }
 _SOURCES: Mapping[str, _Source] = {
-    "service": _table_names("services"),
-    "image": _table_names("images"),
-    **dict.fromkeys(("only", "bundle.rehearse write", "bundle.rehearse read"), _test_values("name")),
+    "service": lambda document, _: list(document.get("services", {})),
+    "image": lambda document, _: list(document.get("images", {})),
     "group": _test_values("group"),
-    "run": _run_names,
-    "verify path": _bundle_paths,
-    **dict.fromkeys(("diff before", "diff after", "bundle.pack since", "bundle.rehearse from"), _bundle_versions),
-    **dict.fromkeys((f"bundle.{command} version" for command in ("pack", "rehearse", "remove")), _bundle_versions),
+    "run": lambda _, root: sorted((path.name for path in (root / ".lyra" / "runs").glob("*")), reverse=True),
+    "verify path": lambda document, root: list(map(display_path, _list_bundles(document, root))),
+    **dict.fromkeys(("only", "bundle.rehearse write", "bundle.rehearse read"), _test_values("name")),
+    **dict.fromkeys(("diff before", "diff after", "bundle.pack since", "bundle.rehearse from"), _list_versions),
+    **dict.fromkeys((f"bundle.{command} version" for command in ("pack", "rehearse", "remove")), _list_versions),
 }
 """The names of options and arguments that stand for something, after the command if those of others do not."""
