@@ -12,6 +12,7 @@ from lyra_tasks.bundle.format.manifest import TestSummary, write_document
 from lyra_tasks.bundle.listing import list_bundles
 from tests.bundle.test_receive_script import MANIFEST
 from tests.conftest import Project
+from tests.faults import refused
 
 
 def add_bundle(bundles: Path, version: str, *, passed: int = 3, is_signed: bool = False) -> Path:
@@ -56,6 +57,8 @@ def test_commands_show_size_signature_checks_and_directory(lonely: Project) -> N
     assert new.endswith("release  3.0 MiB  yes     3 passed  promotion/tiny/1.1.0"), new
     assert old.split()[-2:] == ["promotion/tiny/1.0.0", "(missing)"]
     assert "promotion/tiny/1.0.0 is missing; restore it, or run `lyra bundle.remove 1.0.0`" in listed.err
+    for line in (("verify", "1.0.0"), ("diff", "1.0.0", "1.1.0"), ("bundle.pack", "1.0.0", "--to", "..")):
+        refused(lonely.lyra(*line), 6, "promotion/tiny/1.0.0 is missing", "run `lyra bundle.remove 1.0.0`")
     released = lonely.lyra("release.list")
     assert released.code == 0, released.text
     rows = released.out.splitlines()[1:]

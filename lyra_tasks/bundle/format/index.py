@@ -6,6 +6,7 @@ promotion of any version repairs the index.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -31,7 +32,7 @@ from lyra_tasks.bundle.format.manifest import (
 )
 from lyra_tasks.config.models import Name
 from lyra_tasks.errors import BundleError, UsageError
-from lyra_tasks.files import STAGING_PREFIX, sync_directory, walk_directory
+from lyra_tasks.files import STAGING_PREFIX, display_path, sync_directory, walk_directory
 from lyra_tasks.images.oci import Digest
 from lyra_tasks.locks import file_lock
 
@@ -76,10 +77,18 @@ class BundleStore:
         return read_index(self.directory, self.directory.name)
 
     def find(self, version: str) -> Path:
-        """Return the directory of a version; raise UsageError that lists the versions if it is unknown."""
+        """Return the directory of a version.
+
+        Raises UsageError that lists the versions if it is unknown, and BundleError if its directory is gone.
+        """
         versions = [entry.version for entry in self.index.versions]
         if version in versions:
-            return self.directory / version
+            directory = self.directory / version
+            if not os.path.lexists(directory):
+                raise BundleError(
+                    f"{display_path(directory)} is missing", hint=f"Restore it, or run `bundle.remove {version}`"
+                )
+            return directory
         raise UsageError(
             f"No bundle with version {version!r}", hint=f"Available: {', '.join(versions) or 'none; run `promote`'}"
         )
@@ -97,7 +106,7 @@ class BundleStore:
             raise BundleError(error.message, hint="Name the bundle: `verify PATH`") from error
         if not versions:
             raise UsageError("No bundles yet", hint="Run `promote`, or name a bundle: `verify PATH`")
-        return self.directory / versions[0].version
+        return self.find(versions[0].version)
 
 
 @contextmanager
