@@ -174,8 +174,7 @@ def shared_engine(box: sandbox.Sandbox, tmp_path_factory: pytest.TempPathFactory
 def busybox(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """Return a directory with a static busybox and links for the programs that the sample projects call."""
     directory = tmp_path_factory.mktemp("busybox")
-    root = unpacked(directory / "root", cache, "busybox-static")
-    program = next(root.glob("**/bin/busybox"))
+    program = next(unpacked(cache, "busybox-static").glob("**/bin/busybox"))
     (directory / "bin").mkdir()
     for name in ("busybox", "sh", "cat", "wc", "ls", "sleep", "dd", "id"):
         (directory / "bin" / name).symlink_to("busybox")

@@ -114,7 +114,7 @@ def create_client_directory(directory: Path, client: sandbox.Sandbox) -> Path:
 def ssh_server(box: sandbox.Sandbox, directory: Path, cache: Path) -> Iterator[Path]:
     """Run sshd in the namespaces of an engine; yield a directory for PATH with an `ssh` that can log in there."""
     directory.mkdir(parents=True)
-    packages = unpacked_sshd(cache, directory / "packages")
+    packages = unpacked(cache, "openssh-server", "libwrap0", "libnsl2", "libtirpc3")
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", directory / name], check=True)
     config = directory / "sshd_config"
@@ -150,11 +150,6 @@ def ssh_server(box: sandbox.Sandbox, directory: Path, cache: Path) -> Iterator[P
     finally:
         server.terminate()
         server.wait()
-
-
-def unpacked_sshd(cache: Path, into: Path) -> Path:
-    """Unpack an OpenSSH server and its libraries from Debian packages."""
-    return unpacked(into, cache, "openssh-server", "libwrap0", "libnsl2", "libtirpc3")
 
 
 def libraries(root: Path) -> list[Path]:

@@ -29,7 +29,7 @@ ACCEPT = {"Accept": f"{oci.MANIFEST_MEDIA_TYPE}, {oci.INDEX_MEDIA_TYPE}"}
 @contextmanager
 def serving(directory: Path, cache: Path, *, users: str = "", box: sandbox.Sandbox | None = None) -> Iterator[str]:
     """Run a registry with its files in `directory` and yield its host and port; `users` is a htpasswd file."""
-    unpacked(directory / "root", cache, "docker-registry")
+    program = unpacked(cache, "docker-registry") / "usr/bin/docker-registry"
     with socket.create_server(("127.0.0.1", 0)) as free:
         host, port = free.getsockname()
     text = (
@@ -43,7 +43,6 @@ def serving(directory: Path, cache: Path, *, users: str = "", box: sandbox.Sandb
     prefix = ["nsenter", f"--net=/proc/{box.pid}/ns/net", "--"] if box else []
     probe = [*prefix, sys.executable, "-c", f"import socket; socket.create_connection(('{host}', {port}))"]
     with (directory / "log").open("wb") as log:
-        program = directory / "root/usr/bin/docker-registry"
         server = subprocess.Popen([*prefix, program, "serve", directory / "config.yml"], stdout=log, stderr=log)
     try:
         ready = becomes(lambda: subprocess.run(probe, capture_output=True, check=False).returncode == 0)

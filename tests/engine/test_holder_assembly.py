@@ -20,10 +20,10 @@ EXIT = {
 
 
 @pytest.fixture(scope="module")
-def binutils(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def binutils(cache: Path) -> Path:
     """Assemblers from Debian packages, not installed."""
     names = [f"binutils-{tool.replace('_', '-')}" for tool in TOOLS.values()]
-    return unpacked(tmp_path_factory.mktemp("binutils"), cache, *names, "binutils-common", "libbinutils")
+    return unpacked(cache, *names, "binutils-common", "libbinutils")
 
 
 def assemble(binutils: Path, source: str, architecture: str, directory: Path) -> str:

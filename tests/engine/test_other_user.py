@@ -15,7 +15,7 @@ from tests.packages import unpacked
 
 def test_whole_demo_works_for_a_user_of_the_group_docker(box: sandbox.Sandbox, cache: Path, tmp_path: Path) -> None:
     demo = clone(tmp_path, cache, box)
-    programs = unpacked(tmp_path / "root", cache, "uidmap") / "usr" / "bin"
+    programs = unpacked(cache, "uidmap") / "usr" / "bin"
     with other_user() as user, relayed(box.socket, user.place) as engine:
         _give_to(user, demo.root, "project")
         _give_to(user, box.config_dir, ".docker")

@@ -94,7 +94,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sand
 @pytest.fixture
 def emulated(tmp_path: Path, cache: Path) -> Iterator[None]:
     """Let the kernel run programs for arm64 through QEMU during the test."""
-    root = unpacked(tmp_path / "root", cache, "qemu-user-static", packages=cache / "tests" / "qemu")
+    root = unpacked(cache, "qemu-user-static")
     formats, name = tmp_path / "formats", f"lyra-test-{tmp_path.name}"
     formats.mkdir()
     subprocess.run(["mount", "-t", "binfmt_misc", "none", formats], check=True)

@@ -23,9 +23,9 @@ PACKAGES = (
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[str]:
+def podman(cache: Path) -> Iterator[str]:
     """Run Podman's service and return its address."""
-    root = unpacked(tmp_path_factory.mktemp("podman"), cache, *PACKAGES, suite="bookworm")
+    root = unpacked(cache, *PACKAGES, suite="bookworm")
     libraries = sorted({str(path.parent) for path in root.glob("**/*.so.*")})
     programs = root / "usr" / "bin"
     with tempfile.TemporaryDirectory(prefix="pod") as place:

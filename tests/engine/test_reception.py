@@ -144,16 +144,15 @@ def fill_in(example: str, secret: Path, publish: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def readers(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """Unpack Debian's skopeo, umoci and podman and return their directory."""
-    packages = cache / "tests" / "readers"
-    return unpacked(tmp_path_factory.mktemp("readers"), cache, *READERS, suite="bookworm", packages=packages)
+def readers(cache: Path) -> Path:
+    """Return the directory of Debian's skopeo, umoci and podman."""
+    return unpacked(cache, *READERS, suite="bookworm")
 
 
-def run_reader(readers: Path, name: str, *arguments: str) -> str:
+def run_reader(readers: Path, name: str, *arguments: str, home: str = "/nonexistent") -> str:
     """Run one of the programs and return its output."""
     libraries = sorted({str(path.parent) for path in readers.glob("**/*.so.*")})
-    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(libraries), "HOME": str(readers / "home")}
+    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(libraries), "HOME": home}
     command = [str(readers / "usr" / "bin" / name), *arguments]
     result = subprocess.run(command, env=environment, cwd=readers, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -250,17 +249,17 @@ def test_umoci_unpacks_the_image_layout(bundle: Path, readers: Path, tmp_path: P
 @pytest.fixture
 def podman(readers: Path) -> Iterator[Callable[..., str]]:
     """Return a function that runs podman with its own store, in a short path, which podman needs."""
-    policy = readers / "home/.config/containers/policy.json"
-    policy.parent.mkdir(parents=True)
-    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     programs = readers / "usr" / "bin"
     with tempfile.TemporaryDirectory(prefix="pod") as place:
+        policy = Path(place, ".config/containers/policy.json")
+        policy.parent.mkdir(parents=True)
+        policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
         options = (
             *("--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"),
             *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
             *("--conmon", str(programs / "conmon"), "--runtime", str(programs / "crun")),
         )
-        yield partial(run_reader, readers, "podman", *options)
+        yield partial(run_reader, readers, "podman", *options, home=place)
 
 
 def test_podman_loads_each_image_with_name_and_id(bundle: Path, podman: Callable[..., str]) -> None:

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.locks import file_lock
 from tests.packages import unpacked
 
 # what the browser links besides libc, all of bookworm, so that it runs on newer ones, too; about 100 MB, once
@@ -32,14 +31,10 @@ AXE = "axe-playwright-python==0.1.8"  # carries axe-core 4.12.1 as axe.min.js; n
 
 
 def chromium(cache: Path) -> list[str]:
-    """The words to start the browser by; it is downloaded and unpacked into the cache if it is not there."""
+    """Return the beginning of a command line that starts the browser; it is downloaded if it is not in the cache."""
     directory = cache / "tests" / "chromium"
-    with file_lock(directory / "lock", resource="the browser", timeout=600):
-        done = directory / "stamp"
-        if not done.exists() or done.read_text() != PACKAGES:
-            unpacked(directory / "root", cache, *PACKAGES.split(), suite="bookworm")
-            done.write_text(PACKAGES)
-    root = directory / "root"
+    directory.mkdir(parents=True, exist_ok=True)
+    root = unpacked(cache, *PACKAGES.split(), suite="bookworm")
     fonts = directory / "fonts.conf"
     fonts.write_text(
         f"<fontconfig><dir>{root}/usr/share/fonts</dir><cachedir>{directory}/fonts-cache</cachedir></fontconfig>"

@@ -160,24 +160,27 @@ def test_unsupported_shell_is_a_usage_error(project: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def fish(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    return unpacked(tmp_path_factory.mktemp("fish"), cache, "fish", "fish-common", "libpcre2-32-0")
+def fish(cache: Path) -> Path:
+    return unpacked(cache, "fish", "fish-common", "libpcre2-32-0")
 
 
 @pytest.fixture(scope="module")
-def zsh(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """Unpack zsh, with a home directory where it finds its files and the completion script."""
-    root = unpacked(tmp_path_factory.mktemp("zsh"), cache, "zsh", "zsh-common", "libcap2", "libtinfo6")
-    home = root / "home"
-    home.mkdir()
-    functions = f"{root}/usr/share/zsh/functions"
+def zsh(cache: Path) -> Path:
+    return unpacked(cache, "zsh", "zsh-common", "libcap2", "libtinfo6")
+
+
+@pytest.fixture(scope="module")
+def zsh_home(tmp_path_factory: pytest.TempPathFactory, zsh: Path) -> Path:
+    """Return a home directory where zsh finds its files and the completion script."""
+    home = tmp_path_factory.mktemp("zsh")
+    functions = f"{zsh}/usr/share/zsh/functions"
     (home / ".zshenv").write_text(
-        f"module_path=({root}/usr/lib/*-linux-gnu/zsh/*(/))\nfpath=({functions} {functions}/**/*(/))\n"
+        f"module_path=({zsh}/usr/lib/*-linux-gnu/zsh/*(/))\nfpath=({functions} {functions}/**/*(/))\n"
     )
     (home / ".zshrc").write_text(
         "autoload -Uz compinit && compinit -u -D\neval \"$(lyra --print-completion-script zsh)\"\nPROMPT='ready> '\n"
     )
-    return root
+    return home
 
 
 def test_fish_completes(project: Path, fish: Path) -> None:
@@ -195,11 +198,11 @@ def test_fish_completes(project: Path, fish: Path) -> None:
         ("lyra test --only 'the p", "lyra test --only 'the page is there'"),
     ],
 )
-def test_zsh_completes(project: Path, zsh: Path, typed: str, completed: str) -> None:
+def test_zsh_completes(project: Path, zsh: Path, zsh_home: Path, typed: str, completed: str) -> None:
     controller, end = pty.openpty()
     environment = {
-        "PATH": f"{project / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY), "HOME": str(zsh / "home"),
-        "ZDOTDIR": str(zsh / "home"), "TERM": "dumb", "LC_ALL": "C.UTF-8",
+        "PATH": f"{project / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY), "HOME": str(zsh_home),
+        "ZDOTDIR": str(zsh_home), "TERM": "dumb", "LC_ALL": "C.UTF-8",
         "LD_LIBRARY_PATH": ":".join(str(path) for path in zsh.glob("**/lib/*-linux-gnu")),
     }  # fmt: skip
     program = next(zsh.glob("**/bin/zsh"))  # of trixie's package it is only in /usr
