@@ -95,7 +95,7 @@ def build_as_user() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]
 def test_rootfs_is_the_same_for_a_user_other_than_root(
     build_as_user: Callable[..., subprocess.CompletedProcess[str]], small: BuiltRootfs, cache: Path, tmp_path: Path
 ) -> None:
-    programs = unpacked(tmp_path / "root", cache, "uidmap") / "usr" / "bin"
+    programs = unpacked(cache, "uidmap") / "usr" / "bin"
     result = build_as_user(programs, "ada:200000:65536\n")
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{small.pin.sha256}\n"
@@ -108,7 +108,7 @@ def test_user_without_user_namespaces_is_told_what_to_install(
         result = build_as_user(None, "ada:200000:65536\n")
         assert result.returncode == 1
         assert "newuidmap is not installed\nRun `sudo apt-get install uidmap`" in result.stderr
-    programs = unpacked(tmp_path / "root", cache, "uidmap") / "usr" / "bin"
+    programs = unpacked(cache, "uidmap") / "usr" / "bin"
     result = build_as_user(programs, "eve:200000:65536\n")
     assert result.returncode == 1
     assert "have no range for this user\nRun `sudo usermod --add-subuids" in result.stderr
