@@ -86,7 +86,6 @@ def test_secret_is_redacted_in_every_spelling(spelling: str, secret: str) -> Non
     assert len(redacted.replace("***", "")) < len("it is , as you know") + max(30, len(text) // 8)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
 @given(
     secret=st.text(
         st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"], max_codepoint=0xFFFF),
@@ -94,9 +93,10 @@ def test_secret_is_redacted_in_every_spelling(spelling: str, secret: str) -> Non
         max_size=30,
     )
 )
-@settings(max_examples=25, deadline=None)
-def test_no_secret_keeps_a_known_spelling(spelling: str, secret: str) -> None:
-    assert "***" in redact(f"it is {SPELLINGS[spelling](secret)}, as you know", [secret])
+@settings(max_examples=60, deadline=None)
+def test_no_secret_keeps_a_known_spelling(secret: str) -> None:
+    texts = {name: f"it is {spell(secret)}, as you know" for name, spell in SPELLINGS.items()}
+    assert [name for name, text in texts.items() if "***" not in redact(text, [secret])] == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
