@@ -93,7 +93,8 @@ def show_promotion(result: PromotionResult, pushed_tags: Sequence[PushedTag] = (
             console.print(f"    {image.references[0]}  {image.config_digest[:19]}")
     for double in manifest.test_doubles:
         _print_test_double(double.service, double.reference)
-    console.print(f"  {SUMMARY_FILE}, deploy/, evidence/ of {manifest.tests.passed} passed checks, {CHECKSUMS_FILE}")
+    checks = console.format_count(manifest.tests.passed, "passed check")
+    console.print(f"  {SUMMARY_FILE}, deploy/, evidence/ of {checks}, {CHECKSUMS_FILE}")
     console.print(f"  everything on one page: {(directory / REPORT_FILE).absolute().as_uri()}")
     for version in result.removed_snapshots:
         console.print(f"removed the old snapshot {version}")
@@ -201,10 +202,10 @@ def show_pack(result: PackResult) -> PackedBundle:
         return pack
     console.print(
         f"packed {console.style(pack.version, 'green')} to {display_path(result.directory)}: "
-        f"{len(pack.files)} files, {console.format_bytes(pack.size)}"
+        f"{console.format_count(len(pack.files), 'file')}, {console.format_bytes(pack.size)}"
     )
     for archive in pack.archives:
-        parts = f" in {archive.parts} parts" if archive.parts else ""
+        parts = f" in {console.format_count(archive.parts, 'part')}" if archive.parts else ""
         console.print(f"  {archive.file}  {console.format_bytes(archive.size)}{parts}")
     for name in sorted({image.reference for archive in pack.archives for image in archive.required_images}):
         console.print(f"the receiver must have {name}; receive.sh checks that before it loads anything")

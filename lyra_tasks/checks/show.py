@@ -52,7 +52,7 @@ def _preview_group(group: PlannedGroup) -> TestGroup:
 
 def _print_group(group: PlannedGroup) -> None:
     plan, name = group.lab, f"{group.name}: " if group.name else ""
-    resources = f"{plan.cpus:g} CPUs and {console.format_bytes(plan.memory)}"
+    resources = f"{console.format_count(plan.cpus, 'CPU')} and {console.format_bytes(plan.memory)}"
     console.print(f"{name}would start {len(plan.services)} service(s) with {resources}:")
     for number, wave in enumerate(plan.waves, start=1):
         console.print(f"  {number}. {', '.join(wave)}")
@@ -115,4 +115,4 @@ def _print_rules(test_outcome: TestOutcome) -> None:
         console.warn(f"The deviation from {deviation.rule} for {deviation.scope} is not needed; remove it")
     counts = Counter[str](result.outcome for result in results)
     parts = [f"{counts[outcome]} {outcome}" for outcome in ("deviation", "warning", "skipped") if counts[outcome]]
-    console.print(", ".join([f"{counts['passed']} rules passed", *parts]))
+    console.print(", ".join([f"{console.format_count(counts['passed'], 'rule')} passed", *parts]))

@@ -66,8 +66,8 @@ def remove_unused_cache(work: Workspace, *, is_due: bool = False) -> int:
             _remove(Path(item.name))
             removed += item.size
     if removed:
-        days = work.config.resources.keep_cached
-        console.info(f"Removed {console.format_bytes(removed)} of caches, unused for {days} days or beyond the limit")
+        days = console.format_count(work.config.resources.keep_cached, "day")
+        console.info(f"Removed {console.format_bytes(removed)} of caches, unused for {days} or beyond the limit")
     with suppress(OSError):
         work.paths.cache.mkdir(parents=True, exist_ok=True)
         stamp.touch()

@@ -120,7 +120,7 @@ def _measure_journal(work: Workspace) -> StorageRow:
 def _measure_caches(work: Workspace) -> Iterator[StorageRow]:
     resources = work.config.resources
     for usage in measure_caches(work):
-        limit = f"{resources.keep_cached} days unused"
+        limit = f"{console.format_count(resources.keep_cached, 'day')} unused"
         if usage.max_bytes:
             limit = f"{console.format_bytes(usage.max_bytes)}, {limit}"
         expired = tuple(item.name for item in usage.expired)

@@ -25,6 +25,7 @@ from lyra_tasks.console.text import (
 )
 from lyra_tasks.console.text import escape as escape
 from lyra_tasks.console.text import format_bytes as format_bytes
+from lyra_tasks.console.text import format_count as format_count
 from lyra_tasks.console.text import sanitize as sanitize
 from lyra_tasks.console.text import terminal_width as terminal_width
 

@@ -94,6 +94,13 @@ def wrap_lines(text: str, width: int) -> str:
     return "\n".join(line if display_width(line) <= width else _wrap_line(line, width) for line in text.split("\n"))
 
 
+def format_count(count: float, noun: str) -> str:
+    """Return a number with a noun that is given in the singular: `1 image`, `0 images`, `2 entries`, `0.5 CPUs`."""
+    if count != 1:
+        noun = re.sub(r"(?<=[^aeiou])y$", "ie", re.sub(r"(s|x|ch|sh)$", r"\1e", noun)) + "s"
+    return f"{count:g} {noun}" if isinstance(count, float) else f"{count} {noun}"
+
+
 def format_bytes(byte_count: float) -> str:
     """Return a number of bytes for people: `512 B`, `18.4 MiB`, `1.2 GiB`."""
     for unit in ("B", "KiB", "MiB"):

@@ -44,8 +44,8 @@ def show_create_plan(profile: Workspace) -> CreatePreview:
         console.print(f"would build {config.project.name}/{name} for development{target}")
     for name, service in config.services.items():
         purpose = "for development" if service.dev is not None else "as in a test"
-        limits = f"{service.limits.cpus:g} CPUs, {console.format_bytes(service.limits.memory)} of memory"
-        console.print(f"would start {name} {purpose}, with {limits}")
+        cpus, memory = console.format_count(service.limits.cpus, "CPU"), console.format_bytes(service.limits.memory)
+        console.print(f"would start {name} {purpose}, with {cpus}, {memory} of memory")
     return preview
 
 

@@ -70,5 +70,7 @@ def show_engine_status(engine: Engine | None) -> EngineStatus | NoEngine:
         console.print("No engine runs; a private engine is started when needed")
     else:
         kind, memory = "private engine" if status.sandboxed else "engine", console.format_bytes(status.memory)
-        console.print(f"{kind} {status.version}, {status.store} image store, {status.cpus} CPUs, {memory}")
+        console.print(
+            f"{kind} {status.version}, {status.store} image store, {console.format_count(status.cpus, 'CPU')}, {memory}"
+        )
     return status

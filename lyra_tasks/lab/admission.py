@@ -115,7 +115,7 @@ def require_capacity(requested: Collection[Reservation], reserved: Collection[Re
     memory = sum(reservation.memory for reservation in reservations)
     shortages = {}
     if cpus > capacity.cpus + _ROUNDING_ERROR:
-        shortages["CPUs"] = f"{cpus:g} CPUs requested, {capacity.cpus:g} available"
+        shortages["CPUs"] = f"{console.format_count(cpus, 'CPU')} requested, {capacity.cpus:g} available"
     if memory > capacity.memory:
         shortages["memory"] = (
             f"{console.format_bytes(memory)} of memory requested, {console.format_bytes(capacity.memory)} available"

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from lyra_tasks.console import format_count
 from lyra_tasks.engine.client.exec import exec_command
 from lyra_tasks.engine.objects.containers import ContainerState, HealthProbe, read_container_state, read_health_probe
 from lyra_tasks.errors import CheckFailedError, LyraError, PreconditionError
@@ -82,7 +83,10 @@ def require_healthy(service: RunningService, state: ContainerState) -> None:
     if state.health != UNHEALTHY or service.planned.service.oneshot:
         return
     probe = read_health_probe(service.engine, service.id)
-    timing = f" {probe.retries} times in a row, with a time limit of {format_duration(probe.timeout)}" if probe else ""
+    timing = ""
+    if probe:
+        times = f"{format_count(probe.retries, 'time')} in a row"
+        timing = f" {times}, with a time limit of {format_duration(probe.timeout)}"
     raise CheckFailedError(
         f"{service.planned.name} is unhealthy: its health check failed{timing}{_format_reason(service, state)}",
         hint="Fix the service, or give its health check more time: `--timeout`, `--retries`, `--start-period` of "

@@ -109,7 +109,7 @@ def require_no_errors(diagnoses: tuple[Diagnosis, ...]) -> None:
     """Raise PreconditionError if a check found an error."""
     failed_subjects = [diagnosis.subject for diagnosis in diagnoses if diagnosis.state == "error"]
     if failed_subjects:
-        count = f"{len(failed_subjects)} problem{'s' if len(failed_subjects) > 1 else ''}"
+        count = console.format_count(len(failed_subjects), "problem")
         raise PreconditionError(f"{count} found: {', '.join(failed_subjects)}", hint="Apply the fixes listed above")
 
 
@@ -128,7 +128,7 @@ def _check_engine(facts: DoctorFacts) -> Iterator[Diagnosis]:
         yield _diagnose_fact("engine", engine)
         return
     kind = "private engine" if engine.sandboxed else "engine"
-    resources = f"{engine.cpus} CPUs, {console.format_bytes(engine.memory)}"
+    resources = f"{console.format_count(engine.cpus, 'CPU')}, {console.format_bytes(engine.memory)}"
     yield Diagnosis("engine", "ok", f"{kind} {engine.version}, {engine.platform}, {resources}")
     api = ".".join(map(str, engine.api))
     if engine.api < (1, 45):
@@ -227,7 +227,7 @@ def _check_storage(facts: DoctorFacts) -> Iterator[Diagnosis]:
         size = f", {console.format_bytes(row.size)}" if row.size else ""
         expired = describe_expired(row)
         goes = f"; {expired} would go, see `clean --dry-run`" if expired else ""
-        yield Diagnosis("storage", "ok", f"{row.count} {row.title}{size} (limit: {row.limit}){goes}")
+        yield Diagnosis("storage", "ok", f"{row.title}: {row.count}{size} (limit: {row.limit}){goes}")
 
 
 def _check_clock(facts: DoctorFacts) -> Diagnosis:

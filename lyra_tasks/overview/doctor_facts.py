@@ -156,7 +156,7 @@ def _describe_sandbox_limits(paths: Paths) -> str:
     record = read_sandbox_record(SandboxPaths(paths.state))
     if record is None or record.memory is None or record.cpus is None:
         return ""
-    return f"{record.cpus:g} CPUs and {console.format_bytes(record.memory)}"
+    return f"{console.format_count(record.cpus, 'CPU')} and {console.format_bytes(record.memory)}"
 
 
 def _add_engine_facts(facts: DoctorFacts, engine: Engine, paths: Paths) -> DoctorFacts:

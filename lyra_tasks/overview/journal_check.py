@@ -85,7 +85,7 @@ def show_journal_check(journal: Journal, bundles: Path, project_id: str) -> Jour
             details=check.problems,
         )
     if not is_printed:
-        console.print(f"{check.entries} entries, all unchanged and in order")
+        console.print(f"{console.format_count(check.entries, 'entry')}, all unchanged and in order")
         for name in check.compared:
             console.print(f"the same as in bundle {name}")
         if not any("(signed" in name for name in check.compared):

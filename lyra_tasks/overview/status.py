@@ -160,8 +160,7 @@ def _rule_lines(status: Status) -> Iterator[tuple[str, str]]:
         if deviation.state == "expired":
             end = f"expired on {deviation.expires}: violations fail"
         else:
-            days = f"{deviation.days_left} day{'' if deviation.days_left == 1 else 's'}"
-            soon = f", in {days}" if deviation.expires_soon else ""
+            soon = f", in {console.format_count(deviation.days_left, 'day')}" if deviation.expires_soon else ""
             end = f"until {deviation.expires}{soon}"
         yield "deviation", f"{deviation.rule} for {deviation.scope} ({deviation.owner}) {end}"
 
@@ -174,7 +173,8 @@ def _lab_lines(status: Status) -> Iterator[tuple[str, str]]:
             usage = ""
             if service.memory is not None:
                 memory = f"{console.format_bytes(service.memory)} of {console.format_bytes(service.memory_limit)}"
-                usage = f", {memory} for memory and files, {service.cpu:.2f} of {service.cpu_limit:g} CPUs"
+                cpus = console.format_count(service.cpu_limit, "CPU")
+                usage = f", {memory} for memory and files, {service.cpu:.2f} of {cpus}"
             yield "", f"  {service.name}: {service.state}{ports}{usage}"
 
 
@@ -182,7 +182,7 @@ def _storage_lines(status: Status) -> Iterator[tuple[str, str]]:
     rows = [row for row in status.storage if row.count]
     sizes = {row.title: f", {console.format_bytes(row.size)}" if row.size else "" for row in rows}
     if rows:
-        yield "stored", "; ".join(f"{row.count} {row.title}{sizes[row.title]}" for row in rows)
+        yield "stored", "; ".join(f"{row.title}: {row.count}{sizes[row.title]}" for row in rows)
     if expired := [text for row in status.storage if (text := describe_expired(row))]:
         yield "", f"the next `build` removes {', '.join(expired)}"
 

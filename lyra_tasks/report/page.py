@@ -92,6 +92,7 @@ def _load_template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["size"] = console.format_bytes
+    environment.filters["number_of"] = console.format_count
     environment.filters["moment"] = _format_timestamp
     return environment.get_template("page.html")
 

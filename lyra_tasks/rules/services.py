@@ -81,7 +81,9 @@ def check_capacity(config: Configuration) -> RuleCheck:
     memory = sum(service.limits.memory for service in promoted)
     messages = []
     if config.proxima.cpus is not None and cpus > config.proxima.cpus:
-        messages.append(f"limits of all services: {cpus:g} CPUs, Proxima has {config.proxima.cpus:g}")
+        messages.append(
+            f"limits of all services: {console.format_count(cpus, 'CPU')}, Proxima has {config.proxima.cpus:g}"
+        )
     if config.proxima.memory is not None and memory > config.proxima.memory:
         required, available = console.format_bytes(memory), console.format_bytes(config.proxima.memory)
         messages.append(f"limits of all services: {required} of memory, Proxima has {available}")

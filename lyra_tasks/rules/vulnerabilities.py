@@ -68,5 +68,5 @@ def _describe_gaps(image: ImageVulnerabilities, threshold: int) -> str:
     if image.unknown_packages or not image.packages:
         notes.append(f"{image.unknown_packages} of {image.packages + image.unknown_packages} packages not looked up")
     if unrated:
-        notes.append(f"{unrated} vulnerabilities without a severity not judged")
+        notes.append(f"{console.format_count(unrated, 'vulnerability')} without a severity not judged")
     return "; ".join(notes)

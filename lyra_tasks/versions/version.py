@@ -9,6 +9,7 @@ from pathlib import Path
 
 from semver import Version
 
+from lyra_tasks.console import format_count
 from lyra_tasks.errors import PreconditionError, UsageError
 from lyra_tasks.versions.git import DEFAULT_TAG_PATTERN, GitFacts, find_version_tag, list_tags, parse_tag
 
@@ -43,7 +44,7 @@ def compute_version(facts: GitFacts, tag_pattern: str = DEFAULT_TAG_PATTERN) -> 
     if version_tag is not None and version_tag[0].commit == facts.commit and not facts.is_dirty:
         return _make_version(str(version_tag[1]), f"on tag {version_tag[0].name}", is_release=True)
     base = _development_base(version_tag[1]) if version_tag else f"{FIRST_VERSION}-dev"
-    distance = "1 commit" if facts.distance == 1 else f"{facts.distance} commits"
+    distance = format_count(facts.distance, "commit")
     reason = f"{distance} after tag {version_tag[0].name}" if version_tag else f"{distance}, no version tag"
     version = f"{base}.{facts.distance}+g{facts.short_commit}"
     if facts.is_dirty:

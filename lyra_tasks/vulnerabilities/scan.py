@@ -93,4 +93,5 @@ def _find_age_problem(source: ScanSource, scan: Scan, today: datetime.date) -> s
     date = datetime.datetime.fromisoformat(source.database_date).date()
     if (today - date).days <= scan.max_age_days:
         return ""
-    return f"the data of {scan.tool} is of {date}, more than {scan.max_age_days} days old (scan.max_age_days)"
+    days = console.format_count(scan.max_age_days, "day")
+    return f"the data of {scan.tool} is of {date}, more than {days} old (scan.max_age_days)"

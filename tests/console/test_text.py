@@ -7,7 +7,7 @@ import pty
 
 import pytest
 
-from lyra_tasks.console.text import apply_style, supports_colour, wrap_lines
+from lyra_tasks.console.text import apply_style, format_count, supports_colour, wrap_lines
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,21 @@ def test_file_does_not_support_colour(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrapped_line_is_broken_between_words(line: str, expected: str) -> None:
     assert wrap_lines(line, 18) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "noun", "text"),
+    [
+        (0, "image", "0 images"),
+        (1, "image", "1 image"),
+        (1.0, "CPU", "1 CPU"),
+        (0.5, "CPU", "0.5 CPUs"),
+        (2, "entry", "2 entries"),
+        (2, "day", "2 days"),
+        (5, "process", "5 processes"),
+        (2, "more change", "2 more changes"),
+        (1234567, "file", "1234567 files"),
+    ],
+)
+def test_noun_agrees_with_its_number(count: float, noun: str, text: str) -> None:
+    assert format_count(count, noun) == text

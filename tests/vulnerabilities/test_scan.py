@@ -82,7 +82,7 @@ def test_severity_decides(fail_on: str, expected: str) -> None:
 
 def test_unrated_vulnerabilities_are_told_unless_they_count() -> None:
     (check,) = check_vulnerabilities(result(UNRATED))
-    assert check.skip_reason == "1 vulnerabilities without a severity not judged"
+    assert check.skip_reason == "1 vulnerability without a severity not judged"
     assert outcomes(result(UNRATED, fail_on="unknown")) == [("images.web:CVE-2026-2", "failed")]
 
 

@@ -8,7 +8,7 @@ from lyra_tasks.bundle.content.page import describe_archive
 from lyra_tasks.bundle.format.layout import CHANGES_FILE, DOCUMENTS_FILE, REPORT_FILE, RULES_FILE
 from lyra_tasks.bundle.format.manifest import Manifest
 from lyra_tasks.bundle.format.pack import PackedFile, PackManifest
-from lyra_tasks.console import format_bytes
+from lyra_tasks.console import format_bytes, format_count
 
 
 def render_pack_page(page: str, manifest: Manifest, pack: PackManifest) -> str:
@@ -49,5 +49,5 @@ def _describe_pack(pack: PackManifest) -> Iterator[str]:
 
 
 def _describe_size(file: PackedFile) -> str:
-    parts = f" in {file.parts} parts" if file.parts else ""
+    parts = f" in {format_count(file.parts, 'part')}" if file.parts else ""
     return f"{format_bytes(file.size)}{parts}"

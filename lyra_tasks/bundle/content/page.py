@@ -64,7 +64,11 @@ def _changes(diff: BundleDiff | None) -> str:
     omitted_changes = set(package_changes[_MAX_PACKAGE_CHANGES:])
     rows = [tuple(map(escape_markdown, change.row)) for change in diff.changes if change not in omitted_changes]
     omitted_count = len(omitted_changes)
-    more = f"\n{omitted_count} more changes of packages and layers are not shown here.\n" if omitted_count else ""
+    more = (
+        f"\n{console.format_count(omitted_count, 'more change')} of packages and layers not shown here.\n"
+        if omitted_count
+        else ""
+    )
     return (
         f"{head}{format_table(('section', 'name', 'before', 'after'), rows)}{more}\n"
         f"The commits are in `{CHANGES_FILE}`.\n"
@@ -111,9 +115,10 @@ def _images(manifest: Manifest) -> str:
 def _service(service: PromotedService) -> str:
     config, effective = service.config, service.effective
     limits = (
-        f"Runs as user {format_code(effective.user or 'root')} with {config.limits.cpus:g} CPUs, "
+        f"Runs as user {format_code(effective.user or 'root')} with {console.format_count(config.limits.cpus, 'CPU')}, "
         f"{console.format_bytes(config.limits.memory)} of memory and "
-        f"{console.format_bytes(effective.memory - config.limits.memory)} for tmpfs, {config.limits.pids} processes"
+        f"{console.format_bytes(effective.memory - config.limits.memory)} for tmpfs, "
+        f"{console.format_count(config.limits.pids, 'process')}"
         f"{', a read-only root file system' if config.read_only else ''}"
         f"{', outgoing network access' if config.egress else ''}. {_health(service)}"
     )
@@ -227,7 +232,7 @@ def _rules(evidence: Evidence, rules: Sequence[RuleResult]) -> str:
     table = format_table(("outcome", "rule", "scope", "message"), rows) if rows else "All rules passed.\n"
     more_count = len(passed) - passed_count
     more = f", and {more_count} more at the promotion" if more_count else ""
-    count = f"{passed_count} rule checks passed in the test{more}"
+    count = f"{console.format_count(passed_count, 'rule check')} passed in the test{more}"
     return f"## Rules\n\n{count}; all results are in `{RULES_FILE}`.\n\n{table}"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lyra_tasks.config.validation.positions import Location, Positions
-from lyra_tasks.console import sanitize
+from lyra_tasks.console import format_count, sanitize
 from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.redaction import is_secret_name
 
@@ -69,7 +69,7 @@ def find_place(
 
 def to_error(file: str, details: tuple[str, ...]) -> ConfigurationError:
     """Return the error for problems that are formatted already."""
-    count = "1 problem" if len(details) == 1 else f"{len(details)} problems"
+    count = format_count(len(details), "problem")
     return ConfigurationError(
         f"{count} in {file}", hint="Correct the file; `config.schema` describes every key", details=details
     )

@@ -76,7 +76,7 @@ class MissingImages:
             keys = list(dict.fromkeys(request.key for request in requests))
             raise UnavailableImagesError(
                 requests,
-                f"{len(keys)} images are not available: {', '.join(keys)}",
+                f"{'1 image is' if len(keys) == 1 else f'{len(keys)} images are'} not available: {', '.join(keys)}",
                 hint=suggest_sources(*requests),
                 details=tuple(detail for error in self._errors for detail in (error.message, *error.details)),
                 parts=tuple(self._errors),

@@ -142,8 +142,8 @@ class AptWorkspace:
             missing = [deb for deb in debs if not deb.is_intact()]
             if missing:
                 total, started = sum(deb.size for deb in missing), time.monotonic()
-                size = console.format_bytes(total)
-                progress(f"downloading {len(missing)} packages, {size}, from {strip_url_credentials(self.mirror_url)}")
+                count, size = console.format_count(len(missing), "package"), console.format_bytes(total)
+                progress(f"downloading {count}, {size}, from {strip_url_credentials(self.mirror_url)}")
                 for deb in missing:
                     deb.path.unlink(missing_ok=True)
                 for suite, suite_debs in debs_by_suite.items():
