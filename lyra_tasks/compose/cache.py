@@ -13,14 +13,20 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from lyra_tasks.compose.locate import find_compose_files
-from lyra_tasks.compose.model import COMPOSE_VARIABLES, ComposeProject, ComposeSettings, Finding, Location, Place
+from lyra_tasks.compose.model import (
+    CACHE_FILE,
+    COMPOSE_VARIABLES,
+    ComposeProject,
+    ComposeSettings,
+    Finding,
+    Location,
+    Place,
+)
 from lyra_tasks.compose.probes import Kind, ProjectProbes
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.documents import parse_foreign_json, read_document, translate_failures
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.files import display_path, write_file
-
-_CACHE_FILE = Path(".lyra", "compose.json")
 
 
 class CachedProject(BaseModel):
@@ -98,7 +104,7 @@ def _read_cache(root: Path, key: Mapping[str, Any]) -> ComposeProject | None:
     """Return the cached project if nothing has changed that it was read from."""
     try:
         with translate_failures(PreconditionError):
-            cached = CachedProject.model_validate(parse_foreign_json(read_document(root / _CACHE_FILE)))
+            cached = CachedProject.model_validate(parse_foreign_json(read_document(root / CACHE_FILE)))
             probes = ProjectProbes(dict(cached.kinds), dict(cached.listings))
             if cached.key != key or not _is_current(cached.files) or not probes.is_current():
                 return None
@@ -139,7 +145,7 @@ def _write_cache(root: Path, key: Mapping[str, Any], project: ComposeProject) ->
         ],
         "inputs": [os.fspath(path) for path in project.inputs],
     }
-    file = root / _CACHE_FILE
+    file = root / CACHE_FILE
     with suppress(OSError, LyraError, ValueError):
         cached = CachedProject.model_validate(document).model_dump(mode="json", by_alias=True)
         file.parent.mkdir(exist_ok=True)

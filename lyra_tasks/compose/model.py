@@ -11,6 +11,8 @@ from lyra_tasks.compose.probes import ProjectProbes
 
 Location = tuple[str | int, ...]
 """Where a value is in nested tables and lists."""
+CACHE_FILE = Path(".lyra", "compose.json")
+"""The Compose project as the last command read it, below the directory of `.lyra.toml`."""
 COMPOSE_VARIABLES = ("COMPOSE_FILE", "COMPOSE_PATH_SEPARATOR", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME")
 DEFAULT_FILES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_FILES = (

@@ -37,6 +37,8 @@ def read_project(root: Path, files: tuple[Path, ...], settings: ComposeSettings)
     files_used = set(sources.read) | set(reader.private_files(draft))
     places = {location: sources.find_place(origin) for location, origin in draft.origins.items()}
     places |= {finding.location: sources.find_place(finding.location) for finding in findings}
+    if reader.project_name and not inputs.project_name:
+        places["project", "name"] = sources.find_place(("name",))
     return ComposeProject(
         name=reader.project_name,
         document=draft.document,

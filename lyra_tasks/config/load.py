@@ -107,6 +107,8 @@ def load_config_file(file: Path, rules: Mapping[str, bool] | None = None, *, tex
     compose, compose_error = _read_compose(document, root)
     config, problems = _validate(document if compose is None else merge_overrides(compose, document), root, rules)
     places = compose.places if compose is not None else {}
+    if compose is not None and compose.name and ("project", "name") not in {**lines, **places}:
+        overrides["project", "name"] = "COMPOSE_PROJECT_NAME"
     refusals = tuple(list_refusals(compose, document)) if compose is not None else ()
     settled = {finding.override for finding in refusals}  # what is missing because of it is no problem of its own
     problems = [problem for problem in problems if problem.location not in settled]
@@ -203,7 +205,7 @@ def _parse_toml(text: str, name: str) -> dict[str, Any]:
         raise to_error(name, (f"{name}:{line}:{column}: not valid TOML: {message}",)) from error
 
 
-def _apply_overrides(document: dict[str, Any]) -> Mapping[Location, str]:
+def _apply_overrides(document: dict[str, Any]) -> dict[Location, str]:
     """Put values from the environment into the document and return the variable of each overridden key."""
     overrides: dict[Location, str] = {}
     for (table, key), variable in _OVERRIDE_VARIABLES.items():

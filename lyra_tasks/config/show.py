@@ -68,11 +68,12 @@ def _find_compose_place(location: Location, loaded: LoadedConfig) -> Place | Non
     """Return where the Compose project has a value, by the nearest table that has a place."""
     if loaded.compose is None:
         return None
-    document: Any = loaded.compose.document
+    document: Any = {**loaded.compose.document, "project": {"name": loaded.compose.name}}
     for part in location:
-        if not isinstance(document, dict) or part not in document:
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):
             return None
-        document = document[part]
     places = loaded.compose.places
     return next((places[location[:end]] for end in range(len(location), 0, -1) if location[:end] in places), None)
 

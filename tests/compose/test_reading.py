@@ -67,6 +67,18 @@ def test_lyra_toml_wins_key_by_key(write_project: WriteProject) -> None:
     assert values["services.web.user"] == ("", "image")
 
 
+def test_name_and_watched_paths_have_their_origin(write_project: WriteProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = WEB + "    develop: {watch: [{path: ., action: restart, ignore: [a]}]}\n"
+    root = write_project(f"name: inn\n{text}", FILES | {".lyra.toml": "schema = 1\n"})
+    values = origins(load_config())
+    assert values["project.name"] == ("inn", "compose.yaml:1")
+    assert values["services.cache.dev.on_change[0].action"] == ("restart", "compose.yaml:12")
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "tavern")
+    assert origins(load_config())["project.name"] == ("tavern", "env COMPOSE_PROJECT_NAME")
+    (root / ".lyra.toml").write_text('schema = 1\n[project]\nname = "bar"\n')
+    assert origins(load_config())["project.name"] == ("bar", ".lyra.toml:3")
+
+
 def test_changed_compose_file_changes_the_next_command(
     write_project: WriteProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:

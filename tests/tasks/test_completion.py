@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks.scaffold.plan import plan_init
+from lyra_tasks.scaffold.project_files import inspect_project
+from lyra_tasks.scaffold.run import write_init_files
 from tests.packages import unpacked
 
 pytestmark = pytest.mark.slow
@@ -104,6 +107,19 @@ def test_completion_ignores_invalid_configuration(project: Path, tmp_path: Path)
     assert completions(tmp_path, "promo") == ["promote"]
     (tmp_path / ".lyra.toml").write_text("schema = 1\n")
     assert completions(tmp_path, "diff", "") == sorted(completions(tmp_path, ""))
+
+
+def test_completion_knows_what_stands_in_the_compose_file(project: Path, tmp_path: Path) -> None:
+    shutil.copytree(project / "bin", tmp_path / "bin")
+    shutil.copytree(project / "promotion" / "small", tmp_path / "promotion" / "inn")
+    (tmp_path / "compose.yaml").write_text(
+        "name: inn\nservices: {web: {build: .}, cache: {image: 'redis:7', user: '1'}}\n"
+    )
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nUSER 1:1\n")
+    write_init_files(plan_init(inspect_project(tmp_path)), tmp_path)
+    assert completions(tmp_path, "logs", "--service", "") == ["web", "cache"]
+    assert completions(tmp_path, "build", "--image", "") == ["web"]
+    assert completions(tmp_path, "bundle.rehearse", "0") == [VERSION]
 
 
 def test_completion_loads_no_heavy_module(project: Path) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.compose.model import CACHE_FILE
+from lyra_tasks.compose.overrides import merge_tables
 from lyra_tasks.config.load import find_config, read_config
-from lyra_tasks.documents import parse_toml, translate_failures
+from lyra_tasks.documents import parse_foreign_json, parse_toml, read_document, translate_failures
 from lyra_tasks.errors import ConfigurationError, UsageError
 from lyra_tasks.files import display_path
 
@@ -93,8 +95,16 @@ def _list_values(command: CommandSpec, option: str, directory: Path) -> list[str
         return []
     with suppress(ConfigurationError), translate_failures(ConfigurationError):  # the next command reports it
         file = find_config(directory)
-        return source(parse_toml(read_config(file)), file.parent)
+        return source(_read_tables(file), file.parent)
     return []
+
+
+def _read_tables(file: Path) -> dict[str, Any]:
+    """Return the configuration, with the tables of the Compose project as the last command read it."""
+    cache = file.parent / CACHE_FILE
+    compose: dict[str, Any] = parse_foreign_json(read_document(cache)) if cache.is_file() else {}
+    tables = {**compose.get("document", {}), "project": {"name": compose.get("name", "")}}
+    return merge_tables(tables, parse_toml(read_config(file)))
 
 
 def _test_values(key: str) -> _Source:
