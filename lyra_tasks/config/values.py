@@ -1,4 +1,4 @@
-"""Types of the values in the configuration: names, paths, sizes (bytes), durations (seconds)."""
+"""Types of the values in the configuration and in documents: names, digests, sizes (bytes), durations (seconds)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
+from lyra_tasks.digests import DIGEST_PATTERN
 from lyra_tasks.ports import join_host_port
 from lyra_tasks.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
@@ -62,6 +63,8 @@ def _require_ip_address(value: str) -> str:
     return value
 
 
+Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
+Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
 Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
 Text = Annotated[str, AfterValidator(_reject_control_characters)]

@@ -7,11 +7,11 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lyra_tasks.config.models import Configuration, PackageName, Rootfs, Suite
 from lyra_tasks.config.platforms import variant_key
-from lyra_tasks.digests import DIGEST_PATTERN
+from lyra_tasks.config.values import Digest, Sha256Hex
 from lyra_tasks.dockerfile.parse import ImageUse
 from lyra_tasks.documents import parse_toml, read_document, shorten, translate_failures
 from lyra_tasks.errors import ConfigurationError, PreconditionError
@@ -22,9 +22,6 @@ LOCK_FILE_NAME = ".lyra.lock.toml"
 LOCK_SCHEMA = 1
 _HEADER = "# Written by lyra; commit it. `lock.update` changes it.\n\n"
 _REPAIR_HINT = "Restore it from git, or delete it and run `lock.update`"
-
-Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 
 
 def _sort(values: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from lyra_tasks.digests import DIGEST_PATTERN, hex_part
+from lyra_tasks.config.values import Digest
+from lyra_tasks.digests import hex_part
 from lyra_tasks.documents import parse_json, translate_failures
 from lyra_tasks.errors import BundleError
 
@@ -29,7 +30,6 @@ _IMPLIED_VARIANT = re.compile(r"(?<=/arm64)/v8$|(?<=/amd64)/v1$")
 
 MAX_DOCUMENT_BYTES = 4 * 1024**2
 
-Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 T = TypeVar("T")
 
 

@@ -31,9 +31,9 @@ from lyra_tasks.bundle.format.manifest import (
     write_document,
 )
 from lyra_tasks.config.models import Name
+from lyra_tasks.config.values import Digest
 from lyra_tasks.errors import BundleError, UsageError
 from lyra_tasks.files import STAGING_PREFIX, display_path, sync_directory, walk_directory
-from lyra_tasks.images.oci import Digest
 from lyra_tasks.locks import file_lock
 
 _LOCK_TIMEOUT_S = 600.0

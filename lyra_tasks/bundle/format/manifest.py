@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from lyra_tasks.bundle.format.layout import MANIFEST_FILE
 from lyra_tasks.config.models import Name, Platform
 from lyra_tasks.config.platforms import variant_keys
-from lyra_tasks.config.values import Reference, UdpPort
+from lyra_tasks.config.values import Digest, Reference, Sha256Hex, UdpPort
 from lyra_tasks.documents import DocumentError, read_document
 from lyra_tasks.errors import BundleError
 from lyra_tasks.files import format_json, write_file
-from lyra_tasks.images.oci import Digest, ImageIdentity, Layer, parse_document
+from lyra_tasks.images.oci import ImageIdentity, Layer, parse_document
 from lyra_tasks.records.images import ImageOrigin
 
 Version = Annotated[
@@ -35,7 +35,6 @@ Timestamp = Annotated[
     ),
 ]
 Commit = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}([0-9a-f]{24})?$")]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 ArchiveName = Annotated[str, StringConstraints(pattern=r"^images/[A-Za-z0-9][A-Za-z0-9._+-]*\.tar$")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -77,7 +76,7 @@ class BundledArchive(Document):
 
     platform: Platform
     file: ArchiveName
-    sha256: Sha256
+    sha256: Sha256Hex
     size: Count
 
 

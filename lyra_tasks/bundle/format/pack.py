@@ -30,16 +30,16 @@ from lyra_tasks.bundle.format.manifest import (
     ArchiveName,
     Count,
     Document,
-    Sha256,
     Version,
     decode_document,
     read_small_file,
 )
 from lyra_tasks.config.models import Name, Platform
+from lyra_tasks.config.values import Digest, Sha256Hex
 from lyra_tasks.digests import hex_part
 from lyra_tasks.errors import BundleError
 from lyra_tasks.images.archive.parts import MAX_PARTS, PartsWriter, open_parts, part_name
-from lyra_tasks.images.oci import MAX_DOCUMENT_BYTES, Digest
+from lyra_tasks.images.oci import MAX_DOCUMENT_BYTES
 from lyra_tasks.images.stream.codec import (
     DigestWriter,
     decompress_blocks,
@@ -79,7 +79,7 @@ class PackedFile(Document):
     """A file of the pack, in one piece or in numbered parts; `sha256` and `size` (bytes) are those of the whole."""
 
     file: str
-    sha256: Sha256
+    sha256: Sha256Hex
     size: Count
     parts: Count = Field(le=MAX_PARTS, description="0: one piece under the file's own name")
 

@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from lyra_tasks.config.values import Digest
 from lyra_tasks.digests import canonical_json, file_sha256, hex_part, sha256_digest
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import mark_used
-from lyra_tasks.images.oci import Digest, Layer
+from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.stream.codec import Compression
 from lyra_tasks.images.stream.tar import Block
 from lyra_tasks.records.record import Record, read_record, write_record
