@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from lyra_tasks import console
+from lyra_tasks.compose.locate import find_repository
 from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos, load_config_file
 from lyra_tasks.errors import ConfigurationError, PreconditionError
 from lyra_tasks.files import display_path, write_file
 from lyra_tasks.results.configuration import InitFile, InitResult
 from lyra_tasks.scaffold.project_files import TASKS_FILE
+from lyra_tasks.versions.git import read_head
 
 _PROBLEM_PREFIX = "this must be settled first: "
 _COLLECTION_HINT = "add the tasks with `from lyra_tasks import namespace` or `namespace = lyra_tasks.collection(mine)`"
@@ -84,7 +86,7 @@ def show_init_plan(plan: InitResult) -> InitResult:
     return plan
 
 
-def show_init_result(result: InitResult, *, is_in_git: bool) -> InitResult:
+def show_init_result(result: InitResult, root: Path) -> InitResult:
     """Show the files that were written, the TODOs and the next command."""
     if console.print_result(result):
         return result
@@ -98,13 +100,19 @@ def show_init_result(result: InitResult, *, is_in_git: bool) -> InitResult:
     if TASKS_FILE in result.existing:
         console.print(f"{TASKS_FILE} already exists and was kept; {_COLLECTION_HINT}")
     _print_todos(result)
-    command = "`build test promote`"
-    if any(todo.text.startswith(_PROBLEM_PREFIX) for todo in result.todos):
-        command = f"settle what {CONFIG_FILE_NAME} says at its end; `config.show` lists what is left"
-    elif not is_in_git:
-        command = f"`git init && git add --all && git commit --message init`, then {command}"
-    console.print(f"next: {command}")
+    console.print(f"next: {_describe_next_step(result, root)}")
     return result
+
+
+def _describe_next_step(result: InitResult, root: Path) -> str:
+    if any(todo.text.startswith(_PROBLEM_PREFIX) for todo in result.todos):
+        return f"settle what {CONFIG_FILE_NAME} says at its end; `config.show` lists what is left"
+    try:
+        read_head(root)
+    except PreconditionError:
+        repository = "" if find_repository(root) else "git init && "
+        return f"`{repository}git add --all && git commit --message init`, then `build test promote`"
+    return "`build test promote`"
 
 
 def _print_todos(result: InitResult) -> None:

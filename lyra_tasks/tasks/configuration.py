@@ -50,11 +50,10 @@ def init(
     from lyra_tasks.scaffold.run import show_init_plan, show_init_result, write_init_files
 
     root = Path.cwd() / call_directory()
-    project = inspect_project(root, tuple(compose or ()))
-    plan = plan_init(project)
+    plan = plan_init(inspect_project(root, tuple(compose or ())))
     if dry_run:
         return show_init_plan(plan)
-    return show_init_result(write_init_files(plan, root), is_in_git=project.is_in_git)
+    return show_init_result(write_init_files(plan, root), root)
 
 
 @task("rules.list")

@@ -44,6 +44,18 @@ def test_init_prints_files_todos_and_next_command(project: Path) -> None:
     assert "promote" in task_list.stdout
 
 
+def test_next_command_begins_with_what_git_lacks(project: Path) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run([*git, "init", "--quiet"], cwd=project, check=True)
+    assert lyra(project, "init").stdout.endswith(
+        "\nnext: `git add --all && git commit --message init`, then `lyra build test promote`\n"
+    )
+    subprocess.run([*git, "add", "--all"], cwd=project, check=True)
+    subprocess.run([*git, "commit", "--quiet", "--message", "init"], cwd=project, check=True)
+    (project / ".lyra.toml").unlink()
+    assert lyra(project, "init").stdout.endswith("\nnext: `lyra build test promote`\n")
+
+
 def test_init_with_existing_configuration_changes_nothing(project: Path) -> None:
     (project / ".lyra.toml").write_text("# mine\n")
     names_before = file_names(project)
