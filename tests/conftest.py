@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import signal
@@ -29,11 +30,26 @@ PROJECTS = Path(__file__).parent / "projects"
 REPOSITORY = Path(__file__).parents[1]
 
 
+@functools.cache
+def may_have_slow_tests(path: Path) -> bool:
+    """Return whether a file is of the engine's tests, or has the name of a mark."""
+    text = "" if path.is_relative_to(REPOSITORY / "tests" / "engine") else path.read_text().lower()
+    return not text or "slow" in text or "thorough" in text
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file without slow tests if only those are selected; each worker would spend seconds on them."""
+    only_slow = config.option.markexpr.startswith("slow") and collection_path.suffix == ".py"
+    return True if only_slow and not may_have_slow_tests(collection_path) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark thorough tests as slow, too."""
     for item in items:
         if item.get_closest_marker("thorough"):
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("slow") and not may_have_slow_tests(item.path):
+            raise pytest.UsageError(f"{item.path} has a slow test, but not the name of its mark")
 
 
 @dataclass(frozen=True)

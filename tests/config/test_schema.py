@@ -6,11 +6,11 @@ import datetime
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from lyra_tasks.config.models import Configuration
@@ -19,7 +19,14 @@ from lyra_tasks.units import format_duration, parse_duration
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGURATIONS = [REPOSITORY / ".lyra.toml", *sorted((REPOSITORY / "tests" / "projects").glob("*/.lyra.toml"))]
-SCHEMA = Draft202012Validator(build_json_schema())
+
+
+@cache
+def create_validator() -> Any:
+    """Return the validator of the schema; its import takes a second, which only the tests of this file spend."""
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(build_json_schema())
 
 
 def as_json(value: Any) -> Any:
@@ -40,11 +47,11 @@ def test_demo_configuration_is_valid() -> None:
 
 
 def problems(document: Any) -> list[str]:
-    return [error.message for error in SCHEMA.iter_errors(document)]
+    return [error.message for error in create_validator().iter_errors(document)]
 
 
 def test_json_schema_is_valid() -> None:
-    Draft202012Validator.check_schema(build_json_schema())
+    create_validator().check_schema(build_json_schema())
 
 
 @pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.parent.name)

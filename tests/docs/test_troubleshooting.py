@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,9 @@ def templates() -> Iterator[str]:
                 yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
 
 
-TEMPLATES = set(templates())
+@cache
+def distinct_templates() -> frozenset[str]:
+    return frozenset(templates())
 
 
 def occurs(quoted: str) -> bool:
@@ -34,7 +37,7 @@ def occurs(quoted: str) -> bool:
     return any(
         (all(piece in template for piece in pieces) and pattern.search(template))
         or _matches_filled_in(template, quoted)
-        for template in TEMPLATES
+        for template in distinct_templates()
     )
 
 
