@@ -30,9 +30,10 @@ _COVERAGE_OPTIONS = "--cov --cov-report=term:skip-covered"
 # Tests of one file share what they build.
 _ALL_TESTS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
 _QUICK_TESTS = f'{_ALL_TESTS} -m "not slow" --ignore tests/engine'
-# Most of them wait for an engine: four at once, on any machine.
-_THOROUGH_TESTS = "--numprocesses 4 --dist loadfile -m slow"
-_SLOW_TESTS = '--numprocesses 4 --dist loadfile -m "slow and not thorough"'
+# Most of them wait for an engine: six at once, on any machine, in the order of tests/engine/conftest.py.
+_ENGINE_TESTS = "--numprocesses 6 --dist loadfile --no-loadscope-reorder"
+_THOROUGH_TESTS = f"{_ENGINE_TESTS} -m slow"
+_SLOW_TESTS = f'{_ENGINE_TESTS} -m "slow and not thorough"'
 
 
 @task
