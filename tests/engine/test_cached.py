@@ -114,16 +114,7 @@ def test_unchanged_set_is_cached_and_promoted(project: Project, engine: Engine) 
     refused(project.lyra("verify", str(bundle)), 6, "tests.json")
 
 
-def test_fresh_runs_everything_anew(project: Project) -> None:
-    first = run_tests(project)
-    second = run_tests(project, "--fresh")
-    assert cached(second) == {}
-    assert results_file(project, second) != results_file(project, first)
-    third = run_tests(project)
-    assert set(cached(third).values()) == {second["run"]}, "the newest run that has run them"
-
-
-def test_only_changed_part_is_run_again(project: Project) -> None:
+def test_only_changed_part_is_run_again_unless_all_is_fresh(project: Project) -> None:
     first = run_tests(project)
     project.replace("app/unit/run", "mkdir", "mkdir -v")
     second = run_tests(project)
@@ -134,6 +125,11 @@ def test_only_changed_part_is_run_again(project: Project) -> None:
     project.replace("app/motd.txt", "Good morning", "Good evening")
     fourth = run_tests(project)
     assert set(cached(fourth)) == set(), "the context of the stage, and the config of a service"
+    fifth = run_tests(project, "--fresh")
+    assert cached(fifth) == {}
+    assert results_file(project, fifth) != results_file(project, fourth)
+    sixth = run_tests(project)
+    assert set(cached(sixth).values()) == {fifth["run"]}, "the newest run that has run them"
 
 
 def test_failure_is_never_cached(project: Project) -> None:

@@ -55,7 +55,7 @@ def flooding(tiny: Project, request: pytest.FixtureRequest) -> Project:
     )
     tiny.replace(".lyra.toml", "cpus = 0.2", "cpus = 0.5")
     with (tiny.root / ".lyra.toml").open("a") as file:
-        file.write('\n[[tests]]\nname = "some seconds"\nrun = "sleep 8"\n')
+        file.write('\n[[tests]]\nname = "some seconds"\nrun = "sleep 4"\n')
         file.write('\n[[tests]]\nname = "a line"\nservice = "web"\nlog = "never printed"\ntimeout = "3s"\n')
     assert tiny.lyra("build").code == 0
     return tiny
@@ -74,7 +74,7 @@ def test_development_commands_take_little_memory_while_a_service_floods(flooding
     assert flooding.lyra("create").code == 0
     for arguments, seconds in (
         (("logs",), None),
-        (("logs", "--follow"), 6.0),
+        (("logs", "--follow"), 3.0),
         (("stats",), None),
         (("dev.stop",), None),
     ):

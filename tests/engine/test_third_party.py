@@ -20,6 +20,7 @@ from tests.faults import refused
 
 REFERENCE = "vendor/cache:1"
 ARCHIVE = '\n[bases.cache]\narchive = "vendor/cache.tar"\n'
+UNUSED = '\n[bases.cash]\narchive = "cash.tar"\nimage = "cash:1"\n'
 ROOTFS = """
 [bases.busybox]
 rootfs = { suite = "trixie", packages = ["busybox-static"], variant = "extract" }
@@ -124,7 +125,7 @@ def test_archive_is_locked_tested_and_cleaned(tiny: Project, vendor: str, box: s
 
 
 @pytest.mark.usefixtures("vendor")
-def test_image_in_the_engine_keeps_its_tag(tiny: Project, engine: Engine) -> None:
+def test_image_in_the_engine_keeps_tag_setuid_programs_and_ports(tiny: Project, engine: Engine) -> None:
     add_service(tiny)
     assert "since they cannot be exported" not in succeed(tiny, "build", "test", "promote")
     assert read_lock(tiny)[REFERENCE]["local"] is True
@@ -135,14 +136,6 @@ def test_image_in_the_engine_keeps_its_tag(tiny: Project, engine: Engine) -> Non
     assert cache["origin"]["reference"] == REFERENCE
     assert cache["references"][0].startswith("tiny/cache:")
     succeed(tiny, "verify")
-    tiny.clean()
-    assert REFERENCE in list_names(engine), "the tag of the vendor was there before"
-
-
-@pytest.mark.usefixtures("vendor")
-def test_vendors_setuid_programs_and_ports_are_accepted(tiny: Project) -> None:
-    add_service(tiny)
-    succeed(tiny, "build", "test")
     (evidence,) = tiny.root.glob(".lyra/runs/*/tests.json")
     rules = {
         rule["rule"]: (rule["outcome"], rule["message"])
@@ -153,14 +146,16 @@ def test_vendors_setuid_programs_and_ports_are_accepted(tiny: Project) -> None:
     assert "/bin/busybox has mode 4755" in rules["image.setuid"][1]
     assert rules["docs.complete"] == ("passed", "")
     assert rules["image.secrets"] == ("passed", "")
+    tiny.clean()
+    assert REFERENCE in list_names(engine), "the tag of the vendor was there before"
 
 
 @pytest.mark.usefixtures("vendor")
 def test_project_without_own_image_needs_no_build(tiny: Project) -> None:
-    remove_own_image(tiny)
+    remove_own_image(tiny, UNUSED + SERVICE)
     assert "cache" in succeed(tiny, "build", "--dry-run")
     assert not (tiny.root / ".lyra.lock.toml").exists()
-    succeed(tiny, "test", "promote")
+    assert "[bases.cash] is not used" in succeed(tiny, "test", "promote")
     assert len(tiny.bundles()) == 1
     built = succeed(tiny, "build")
     assert "Nothing to build" in built
@@ -330,12 +325,6 @@ def test_each_platform_of_an_index_is_fetched(
         tiny.replace(".lyra.toml", '"linux/arm64"]', '"linux/s390x"]')
         tiny.commit("another platform")
         refused(tiny.lyra("test"), 3, f"{reference} is not available for linux/s390x", "`platform`")
-
-
-@pytest.mark.usefixtures("vendor")
-def test_unused_table_in_bases_is_a_warning(tiny: Project) -> None:
-    remove_own_image(tiny, '\n[bases.cash]\narchive = "cash.tar"\nimage = "cash:1"\n' + SERVICE)
-    assert "[bases.cash] is not used" in succeed(tiny, "test")
 
 
 @pytest.mark.usefixtures("vendor")
