@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -67,17 +68,25 @@ def _dump_definition(plan: BuildPlan) -> str:
 
 
 def run_build(
-    plan: BuildPlan, *, engine: Engine, owner: Owner, store: ImageStore, directory: Path, slots: Path
+    plan: BuildPlan,
+    *,
+    engine: Engine,
+    owner: Owner,
+    store: ImageStore,
+    directory: Path,
+    slots: Path,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> tuple[BuildResult, ...]:
     """Build all images that are not current, as many at once as the `slots` of the engine allow.
 
-    Definition, log and Buildx's metadata stay in `directory`.
+    Definition, log and Buildx's metadata stay in `directory`. `meanwhile` runs in the background while they are built.
     """
     with ThreadPoolExecutor(_MAX_WORKERS) as pool:
         current = [result for result in pool.map(partial(_find_current, plan, engine, store), plan.images) if result]
     by_key = {result.key: result for result in current}
     images = [image for image in plan.images if image.key not in by_key]
     if images:
+        threading.Thread(target=meanwhile, daemon=True).start()
         by_key |= _build_images(plan, images, engine=engine, owner=owner, store=store, directory=directory, slots=slots)
     results = tuple(by_key[image.key] for image in plan.images)
     checks = [

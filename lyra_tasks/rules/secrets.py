@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from lyra_tasks.config.models import Configuration
@@ -84,5 +85,9 @@ def fingerprint_secrets(secrets: Mapping[str, str], salt: str) -> str:
     if not secrets:
         return ""
     text = "\0".join(f"{name}\0{value}" for name, value in sorted(secrets.items()))
-    data = text.encode(errors="surrogateescape")
-    return hashlib.scrypt(data, salt=salt.encode(), n=_SCRYPT_N, r=_SCRYPT_R, p=1, dklen=16).hex()
+    return _hash_slowly(text.encode(errors="surrogateescape"), salt.encode())
+
+
+@lru_cache(maxsize=1)
+def _hash_slowly(data: bytes, salt: bytes) -> str:
+    return hashlib.scrypt(data, salt=salt, n=_SCRYPT_N, r=_SCRYPT_R, p=1, dklen=16).hex()

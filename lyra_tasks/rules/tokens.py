@@ -84,7 +84,7 @@ def find_tokens(image: ScannedImage, base_layer_count: int, variables: Mapping[s
 
 def find_token_shapes(texts: Iterable[tuple[str, str]]) -> list[str]:
     """Return matches of known token formats as `PLACE:LINE: KIND`, without their text."""
-    detectors = [detector for detector in _load_detectors() if hasattr(detector, "denylist")]
+    detectors = [detector for detector in load_detectors() if hasattr(detector, "denylist")]
     messages = []
     for place, text in texts:
         matches = {
@@ -99,7 +99,7 @@ def find_token_shapes(texts: Iterable[tuple[str, str]]) -> list[str]:
 
 def find_random_values(values: Mapping[str, str]) -> list[str]:
     """Return the names of values that look like a token or are as random as one, with the kind of token."""
-    detectors = [item for item in _load_detectors(by_entropy=True) if type(item).__name__ in _ENTROPY_DETECTORS]
+    detectors = [item for item in load_detectors(by_entropy=True) if type(item).__name__ in _ENTROPY_DETECTORS]
     messages = find_token_shapes(values.items())
     for name, value in values.items():
         candidates = _CANDIDATE.findall(value)
@@ -116,7 +116,8 @@ def _is_random(detector: Any, candidate: str) -> bool:
     return is_in_charset and bool(detector.calculate_shannon_entropy(candidate) > detector.entropy_limit)
 
 
-def _load_detectors(*, by_entropy: bool = False) -> list[Any]:
+def load_detectors(*, by_entropy: bool = False) -> list[Any]:
+    """Return the detectors of token shapes, or with `by_entropy` also those of random strings."""
     from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
 
     excluded = _EXCLUDED_DETECTORS if by_entropy else _EXCLUDED_DETECTORS | _ENTROPY_DETECTORS

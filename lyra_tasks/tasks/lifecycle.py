@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from invoke.context import Context
@@ -10,6 +11,7 @@ from invoke.context import Context
 from lyra_tasks.errors import UsageError
 from lyra_tasks.tasks.development import prepare_dev_cleanup
 from lyra_tasks.tasks.session import (
+    is_followed_by,
     read_only_workspace,
     remember_source,
     require_same_source,
@@ -19,6 +21,7 @@ from lyra_tasks.tasks.session import (
 from lyra_tasks.tasks.task import task
 
 if TYPE_CHECKING:
+    from lyra_tasks.engine.workspace import Workspace
     from lyra_tasks.results import (
         BakeDefinition,
         BuiltImages,
@@ -59,12 +62,9 @@ def build(
     from lyra_tasks.builds.plan import plan_build
     from lyra_tasks.builds.run import fetch_images, run_build
     from lyra_tasks.builds.show import show_build_plan, show_build_results, show_fetch_plan
-    from lyra_tasks.cleanup.limits import keep_limits
-    from lyra_tasks.cleanup.storage import list_expired
     from lyra_tasks.engine.bases.sources import MissingImages
     from lyra_tasks.images.third_party.prepare import plan_fetches
     from lyra_tasks.lab.build_slots import find_slots_directory
-    from lyra_tasks.overview.doctor_facts import warn_about_low_disks
 
     work = workspace()
     own, third_party = select_builds(work, image or (), platform or ())
@@ -78,6 +78,8 @@ def build(
     missing.require_none()
     build_plan = plan_build(work.config, build_facts, own, no_cache=no_cache, pull=pull) if build_facts else None
     if dry_run:
+        from lyra_tasks.cleanup.storage import list_expired
+
         for line in list_expired(work, work.engine):
             console.info(f"would go by itself: {line}")
         return show_build_plan(build_plan)
@@ -89,14 +91,29 @@ def build(
             store=work.images,
             directory=work.run_directory,
             slots=find_slots_directory(work),
+            meanwhile=partial(_preload_next_steps, work, precedes_test=is_followed_by("test")),
         )
         results = (*built_images, *results)
+    from lyra_tasks.cleanup.limits import keep_limits
+    from lyra_tasks.overview.doctor_facts import warn_about_low_disks
+
     keep_limits(work, has_built=any(result.is_new for result in results))
     warn_about_low_disks(work)
     remember_source()
     built = show_build_results(results)
     suggest_next_command("test", "to test them")
     return built
+
+
+def _preload_next_steps(work: Workspace, *, precedes_test: bool) -> None:
+    """Import what is needed once the images are built, while this process only waits for that."""
+    import lyra_tasks.cleanup.limits
+    import lyra_tasks.overview.doctor_facts  # noqa: F401
+
+    if precedes_test:
+        from lyra_tasks.checks.preload import preload_test
+
+        preload_test(work)
 
 
 @task(

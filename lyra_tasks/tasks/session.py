@@ -53,11 +53,11 @@ class TaskCall:
     hold: ExitStack = field(default_factory=ExitStack)
 
     @property
-    def is_followed_by_task(self) -> bool:
-        """Whether the command line runs this task, and after it another one of Lyra's."""
+    def next_command(self) -> str:
+        """The task of Lyra's that the command line runs after this one, or "" if it runs no other, or not this one."""
         if not self.lines or getattr(self.lines[0].running, "command", "") != self.command:
-            return False
-        return bool(getattr(self.lines[0].following, "command", ""))
+            return ""
+        return str(getattr(self.lines[0].following, "command", ""))
 
     @property
     def directory(self) -> Path:
@@ -106,6 +106,11 @@ def open_call(call: TaskCall) -> Iterator[TaskCall]:
 def call_directory() -> Path:
     """Return the directory that paths given to the running task are relative to."""
     return _call.get().directory
+
+
+def is_followed_by(command: str) -> bool:
+    """Return whether the line of the running task goes on with this one."""
+    return _call.get().next_command == command
 
 
 def user_path(text: str) -> str:
@@ -230,7 +235,7 @@ def _keep_checkout_for_next_task(call: TaskCall) -> None:
     if work is None or call.is_dry_run or runs_alone(call.command):
         return
     between = _runs[_project_key(work.loaded)].hold
-    if not call.is_followed_by_task:
+    if not call.next_command:
         between.close()
     elif call.command in _TASKS_THAT_HOLD_THE_CHECKOUT:
         between.enter_context(work.active_runs.running_task(call.command, work.run, is_between=True))

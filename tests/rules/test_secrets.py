@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lyra_tasks.config.models import Configuration
-from lyra_tasks.rules.secrets import describe_weak_secrets, expand_secret_values
+from lyra_tasks.rules.secrets import describe_weak_secrets, expand_secret_values, fingerprint_secrets
 
 
 def configuration(value: str) -> Configuration:
@@ -34,3 +36,17 @@ def test_weak_secret_is_warned_of_without_its_value(tmp_path: Path, value: str, 
 def test_each_secret_line_of_a_file_is_redacted() -> None:
     key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG\n}\n-----END PRIVATE KEY-----\n"
     assert set(expand_secret_values([key, "abc"])) == {key.strip(), "MIIEvQIBADANBgkqhkiG"}
+
+
+def test_fingerprint_of_the_same_secrets_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, scrypt = [], hashlib.scrypt
+
+    def count(data: bytes, **options: Any) -> bytes:
+        calls.append(data)
+        return scrypt(data, **options)
+
+    monkeypatch.setattr(hashlib, "scrypt", count)
+    first = fingerprint_secrets({"a": "one of many"}, "salt of this test")
+    assert fingerprint_secrets({"a": "one of many"}, "salt of this test") == first
+    assert fingerprint_secrets({"a": "another one"}, "salt of this test") != first
+    assert len(calls) == 2
