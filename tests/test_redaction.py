@@ -31,7 +31,8 @@ def test_url_credentials_are_removed(text: str, expected: str) -> None:
      ("CACHE_KEY_PREFIX", False), ("PASSWORD_MIN_LENGTH", False), ("PWD", False), ("OLDPWD", False), ("SSH_KEY", True),
      ("SECRET_KEY_BASE", True), ("PGPASSWORD", True), ("APIKEY", True), ("apiToken", True), ("MAIL_PWD", True),
      ("GF_SECURITY_ADMIN_PASSWORD", True), ("AWS_SECRET_ACCESS_KEY", True), ("AWS_ACCESS_KEY_ID", False),
-     ("SECRET_KEY_FILE", False), ("TOKEN2", True), ("ssh.private-key", True)],
+     ("SECRET_KEY_FILE", False), ("TOKEN2", True), ("LLM_MAX_TOKENS", False), ("maxTokens", False),
+     ("ssh.private-key", True)],
 )  # fmt: skip
 def test_secret_names_are_recognized(name: str, expected: bool) -> None:
     assert is_secret_name(name) is expected

@@ -15,6 +15,8 @@ _HARMLESS_KEYS = frozenset(
      "SORT", "UNIQUE"}
 )  # fmt: skip
 """What makes a key one that everybody may know."""
+_QUANTITIES = frozenset({"MAX", "MIN", "NUM", "NUMBER", "TOTAL"})
+"""What makes the next word one that is counted: MAX_TOKENS."""
 _ATTRIBUTES = frozenset(
     {"AGE", "ALG", "ALGORITHM", "AUDIENCE", "CHARS", "COUNT", "DAYS", "DIR", "DIRECTORY", "DURATION", "ENABLED",
      "ENDPOINT", "EXPIRATION", "EXPIRE", "EXPIRES", "EXPIRY", "FIELD", "FILE", "FORMAT", "HEADER", "HOST", "HOURS",
@@ -37,6 +39,8 @@ def is_secret_name(name: str) -> bool:
 
 def _is_secret_word(words: list[str], index: int) -> bool:
     word = words[index]
+    if index and words[index - 1] in _QUANTITIES:
+        return False
     if word in {"KEY", "KEYS"}:
         return not (index and words[index - 1] in _HARMLESS_KEYS)
     if word == "PWD":
