@@ -107,16 +107,21 @@ def list_security_suites(suites: Iterable[str]) -> tuple[str, ...]:
 
 def _find_suite_uri(wanted_suite: str) -> str:
     """Return the URI from which apt gets the `main` of a suite, or ""."""
-    fields = "$(CODENAME)|$(SUITE)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
-    targets = _read_output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"])
     matches = []
-    for line in targets.splitlines():
+    for line in _read_index_targets().splitlines():
         codename, suite, release, component, uri = line.split("|", 4)
         is_same = wanted_suite == codename and ("-" not in suite or wanted_suite.endswith("-security"))
         if component == "main" and (is_same or wanted_suite == release):
             matches.append(uri)
     # A fresh container image has no package lists, and then apt knows no index targets.
     return _choose_archive(matches) or find_mirror_in_sources(_read_sources(), wanted_suite)
+
+
+@cache
+def _read_index_targets() -> str:
+    """Return codename, suite, release, component and URI of each package index of apt, a line each."""
+    fields = "$(CODENAME)|$(SUITE)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
+    return _read_output(["apt-get", "indextargets", "--format", fields, "Created-By: Packages"])
 
 
 def _read_sources() -> list[str]:
