@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ from lyra_tasks.tasks.session import (
     workspace,
 )
 from lyra_tasks.tasks.task import task
+
+_postponed: dict[str, Callable[[], None]] = {}
+"""What `build` leaves to the test of its run, which has time for it while it waits for services."""
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
@@ -97,12 +101,29 @@ def build(
     from lyra_tasks.cleanup.limits import keep_limits
     from lyra_tasks.overview.doctor_facts import warn_about_low_disks
 
-    keep_limits(work, has_built=any(result.is_new for result in results))
+    keep = partial(keep_limits, work, has_built=any(result.is_new for result in results))
+    if is_followed_by("test"):
+        _postponed[work.run] = keep
+    else:
+        keep()
     warn_about_low_disks(work)
     remember_source()
     built = show_build_results(results)
     suggest_next_command("test", "to test them")
     return built
+
+
+@contextmanager
+def _keep_limits_of_build(work: Workspace) -> Iterator[None]:
+    """Do in the background what a `build` before this test has left to it, and wait for that at the end."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as pool:
+        postponed = _postponed.pop(work.run, None)
+        future = pool.submit(postponed) if postponed is not None else None
+        yield
+        if future is not None:
+            future.result()
 
 
 def _preload_next_steps(work: Workspace, *, precedes_test: bool) -> None:
@@ -158,7 +179,8 @@ def test(
     if dry_run:
         return show_test_plan(test_run)
     with write_report_at_end(workspace().run_directory):
-        outcome = run_tests(test_run)
+        with _keep_limits_of_build(workspace()):
+            outcome = run_tests(test_run)
         remember_source()
         keep_file_limits(workspace())
         results = show_test_results(outcome)

@@ -40,6 +40,19 @@ def test_edits_leave_a_handful_of_references(tiny: Project, engine: Engine, tmp_
     assert checked.code == 0, checked.text
 
 
+def test_line_with_failing_test_keeps_limits_of_its_build(tiny: Project, engine: Engine) -> None:
+    config = tiny.root / ".lyra.toml"
+    config.write_text(f"{config.read_text()}\n[resources]\nkeep_images = 1\n")
+    tested = None
+    for number in range(2):
+        (tiny.root / "app" / "www" / "index.html").write_text(f"It is huge. {number}\n")
+        tested = tiny.lyra("build", "test")
+        assert tested.code == 5, tested.text
+        assert len(references(engine)) == 1
+    assert tested is not None
+    assert "Removed old images beyond keep_images = 1: tiny/web:" in tested.text
+
+
 def test_reference_that_a_container_uses_stays(tiny: Project, engine: Engine) -> None:
     built = tiny.lyra("build")
     assert built.code == 0, built.text
