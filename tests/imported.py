@@ -8,6 +8,7 @@ from importlib import import_module
 import lyra_tasks
 
 _LIBRARIES = (
+    "cyclonedx.output.json",
     "docker",
     "e2b_dockerfile_utils",
     "invoke",
@@ -18,6 +19,7 @@ _LIBRARIES = (
     "rich.console",
     "rich.live",
     "rich.table",
+    "spdx_tools.spdx.jsonschema.document_converter",
     "unittest.mock",
 )
 

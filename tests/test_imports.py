@@ -15,7 +15,9 @@ CONTRACTS = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool
 LAYERS = [layer.replace(":", "|").split("|") for layer in reversed(CONTRACTS[0]["layers"])]
 LEVEL = {package.strip(): level for level, packages in enumerate(LAYERS) for package in packages}
 LOADED_BY_PYTEST = "pytest_plugin"
-HEAVY = {"docker", "python_on_whales", "requests", "rich", "jinja2", "yaml", "isal"}
+HEAVY = {
+    "docker", "python_on_whales", "requests", "rich", "jinja2", "yaml", "isal", "cyclonedx", "packageurl", "spdx_tools",
+}  # fmt: skip
 
 
 def modules() -> list[Path]:

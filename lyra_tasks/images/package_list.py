@@ -2,29 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-from urllib.parse import quote
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from lyra_tasks.images.stream.packages import ImagePackages, OsRelease, Package, list_packages
 
-SPEC_VERSION = "1.5"
+if TYPE_CHECKING:
+    from cyclonedx.model.bom import Bom
+    from cyclonedx.model.component import Component
+    from packageurl import PackageURL
+
 _DEFAULT_VENDORS = {"deb": "debian", "apk": "alpine"}
 _TRIVY = "aquasecurity:trivy:"
 
 
 def build_package_list(name: str, packages: ImagePackages) -> dict[str, Any]:
     """Return a CycloneDX document of an image that has no version and no digest yet."""
-    return {
-        "bomFormat": "CycloneDX",
-        "specVersion": SPEC_VERSION,
-        "version": 1,
-        "metadata": {"component": {"type": "container", "bom-ref": name, "name": name}},
-        "components": list(list_components(packages)),
-    }
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.component import Component, ComponentType
+
+    image = Component(type=ComponentType.CONTAINER, bom_ref=name, name=name)
+    return format_bom(Bom(metadata=BomMetaData(component=image)), packages)
 
 
-def list_components(packages: ImagePackages) -> Iterator[dict[str, Any]]:
+def format_bom(bom: Bom, packages: ImagePackages) -> dict[str, Any]:
+    """Return the document, in CycloneDX 1.5, of a BOM without components and of packages, which become its components.
+
+    They are formatted one by one, since a BOM compares each of its components with all others
+    (https://github.com/CycloneDX/cyclonedx-python-lib/issues/1006).
+    """
+    from cyclonedx.output import make_outputter
+    from cyclonedx.schema import OutputFormat, SchemaVersion
+
+    document: dict[str, Any] = json.loads(make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_5).output_as_string())
+    document.pop("dependencies")  # would say that the image has none
+    document["components"] = [_format_component(component) for component in list_components(packages)]
+    return document
+
+
+def _format_component(component: Component) -> dict[str, Any]:
+    from cyclonedx.schema.schema import SchemaVersion1Dot5
+
+    document: dict[str, Any] = json.loads(
+        component.as_json(view_=SchemaVersion1Dot5)  # type: ignore[attr-defined]  # from a decorator
+    )
+    # The library orders them by where they are in memory if they have no references.
+    document.get("evidence", {}).get("occurrences", []).sort(key=itemgetter("location"))
+    return document
+
+
+def list_components(packages: ImagePackages) -> Iterator[Component]:
     """Yield the operating system, and a component per package URL.
 
     Package databases may spell a name differently or omit the license.
@@ -33,60 +62,69 @@ def list_components(packages: ImagePackages) -> Iterator[dict[str, Any]]:
     if release is not None and release.name:
         yield _describe_system(release)
     locations_by_package = list_packages(packages)
-    packages_by_url: dict[str, list[Package]] = {}
+    packages_by_reference: dict[str, tuple[PackageURL | None, list[Package]]] = {}
     for package in locations_by_package:
-        packages_by_url.setdefault(format_purl(package, release), []).append(package)
-    for url, same in packages_by_url.items():
-        yield _describe_package(url, same, locations_by_package)
+        url = create_purl(package, release)
+        reference = url.to_string() if url else f"{package.kind}:{package.name}@{package.version}"
+        packages_by_reference.setdefault(reference, (url, []))[1].append(package)
+    for reference, (url, same) in packages_by_reference.items():
+        locations = {location for package in same for location in locations_by_package[package]}
+        yield _describe_package(reference, url, same, locations)
 
 
-def format_purl(package: Package, release: OsRelease | None) -> str:
+def create_purl(package: Package, release: OsRelease | None) -> PackageURL | None:
     """Return the package URL, such as `pkg:deb/debian/libssl3@3.0.17-1?arch=amd64&distro=debian-12&upstream=openssl`.
 
-    grype takes the source package, by which distributions track vulnerabilities, from `upstream`.
+    grype takes the source package, by which distributions track vulnerabilities, from `upstream`. A name of spaces and
+    slashes alone has no URL.
     """
-    version = quote(package.version, safe=":")
-    if package.kind == "npm":
-        return f"pkg:npm/{quote(package.name, safe='/')}@{version}"
-    if package.kind == "pypi":
-        return f"pkg:pypi/{quote(package.name.lower().replace('_', '-'), safe='')}@{version}"
+    from packageurl import PackageURL
+
+    namespace, _, name = package.name.rpartition("/") if package.kind == "npm" else ("", "", package.name)
+    if not name.strip(" /"):
+        return None
+    if package.kind in ("npm", "pypi"):
+        return PackageURL(package.kind, namespace, name, package.version)
     vendor = (release.id if release else "") or _DEFAULT_VENDORS[package.kind]
     distro = f"{release.id}-{release.version}" if release and release.id and release.version else ""
     source_version = f"@{package.source_version}" if package.source_version else ""
     upstream = f"{package.source}{source_version}" if package.source else ""
-    qualifiers = [
-        f"{key}={quote(value, safe=':')}"
-        for key, value in (("arch", package.arch), ("distro", distro), ("upstream", upstream))
-        if value
-    ]
-    query = f"?{'&'.join(qualifiers)}" if qualifiers else ""
-    return f"pkg:{package.kind}/{quote(vendor, safe='')}/{quote(package.name.lower(), safe='')}@{version}{query}"
+    qualifiers = {"arch": package.arch, "distro": distro, "upstream": upstream}
+    return PackageURL(package.kind, vendor, name.lower(), package.version, qualifiers)
 
 
-def _describe_system(release: OsRelease) -> dict[str, Any]:
+def _describe_system(release: OsRelease) -> Component:
     """Return the operating system by its id: scanners look for `debian`, not for `Debian GNU/Linux 12 (bookworm)`."""
-    version = {"version": release.version} if release.version else {}
-    description = {"description": release.name} if release.id else {}
-    name = release.id or release.name
-    return {"type": "operating-system", "bom-ref": f"os:{release.id}", "name": name, **version, **description}
+    from cyclonedx.model.component import Component, ComponentType
+
+    return Component(
+        type=ComponentType.OPERATING_SYSTEM,
+        bom_ref=f"os:{release.id}",
+        name=release.id or release.name,
+        version=release.version or None,
+        description=release.name if release.id else None,
+    )
 
 
 def _describe_package(
-    url: str, packages: Sequence[Package], locations_by_package: Mapping[Package, Sequence[str]]
-) -> dict[str, Any]:
+    reference: str, url: PackageURL | None, packages: Sequence[Package], locations: Iterable[str]
+) -> Component:
+    from cyclonedx.model import Property
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.component_evidence import ComponentEvidence, Occurrence
+    from cyclonedx.model.license import DisjunctiveLicense
+
     package = max(packages, key=lambda package: bool(package.license))
-    locations = sorted({location for package in packages for location in locations_by_package[package]})
-    properties = [{"name": f"{_TRIVY}{name}", "value": value} for name, value in _list_source_properties(package)]
-    return {
-        "type": "library",
-        "bom-ref": url,
-        "name": package.name,
-        "version": package.version,
-        "purl": url,
-        **({"licenses": [{"license": {"name": package.license}}]} if package.license else {}),
-        **({"properties": properties} if properties else {}),
-        "evidence": {"occurrences": [{"location": f"/{location}"} for location in locations]},
-    }
+    return Component(
+        type=ComponentType.LIBRARY,
+        bom_ref=reference,
+        name=package.name,
+        version=package.version,
+        purl=url,
+        licenses=[DisjunctiveLicense(name=package.license)] if package.license else (),
+        properties=[Property(name=f"{_TRIVY}{name}", value=value) for name, value in _list_source_properties(package)],
+        evidence=ComponentEvidence(occurrences=[Occurrence(location=f"/{location}") for location in locations]),
+    )
 
 
 def _list_source_properties(package: Package) -> Iterator[tuple[str, str]]:

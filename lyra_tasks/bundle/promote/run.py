@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lyra_tasks import console
-from lyra_tasks.bundle.content.sbom import build_sbom, collect_image_packages, run_syft
-from lyra_tasks.bundle.content.spdx import convert_to_spdx
 from lyra_tasks.bundle.contradictions import find_bundle_contradictions
 from lyra_tasks.bundle.diff import compare_bundles
 from lyra_tasks.bundle.format import layout
@@ -52,10 +49,11 @@ from lyra_tasks.bundle.promote.contents import (
 )
 from lyra_tasks.bundle.promote.images import pack_images
 from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
+from lyra_tasks.bundle.promote.sboms import write_sboms
 from lyra_tasks.errors import BundleError, ImmutableError
 from lyra_tasks.files import sync_file, write_file, write_json
 from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
-from lyra_tasks.images.archive.write import ArchiveEntry, write_archive, write_layout
+from lyra_tasks.images.archive.write import ArchiveEntry, write_archive
 from lyra_tasks.images.stream.cache import LayerCache
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.records.documents import ReportDocuments
@@ -156,28 +154,16 @@ def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int) 
     expected = {diff_id for image in plan.images for diff_id in image.record.diff_ids}
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
     (stage / layout.IMAGES_DIRECTORY).mkdir()
-    with pack_images(plan, work, stage, cache, lock) as packed_images, ThreadPoolExecutor(1) as pool:
-        futures = [
-            pool.submit(collect_image_packages, packed_images[image.build_name], work.paths.cache)
-            for image in plan.images
-        ]
-        archives = [
-            _write_archive(plan, [(image, packed_images[image.build_name]) for image in images], stage / file)
-            for file, images in plan.images_by_archive.items()
-        ]
-        images = [_describe_image(image, packed_images[image.build_name]) for image in plan.images]
-        packages = [future.result() for future in futures]
+    with pack_images(plan, work, stage, cache, lock) as packed_images:
+        images = {image.build_name: _describe_image(image, packed_images[image.build_name]) for image in plan.images}
+        with write_sboms(plan, work, stage, images, packed_images):
+            archives = [
+                _write_archive(plan, [(image, packed_images[image.build_name]) for image in archived], stage / file)
+                for file, archived in plan.images_by_archive.items()
+            ]
         spool = packed_images[plan.images[0].build_name].spool
-        cache.save_pending(spool, {layer.digest for image in images for layer in image.layers})
-        manifest = build_manifest(plan, archives, images)
-        for (build_name, image), image_packages in zip(manifest.images_by_build.items(), packages, strict=True):
-            if work.config.promotion.sbom == "syft":
-                document = _run_syft(packed_images[build_name], manifest, image, stage)
-            else:
-                document = build_sbom(manifest, image, image_packages)
-            write_json(stage / layout.sbom_file(build_name), document)
-            write_json(stage / layout.spdx_file(build_name), convert_to_spdx(document, image.manifest_digest))
-    return manifest
+        cache.save_pending(spool, {layer.digest for image in images.values() for layer in image.layers})
+        return build_manifest(plan, archives, list(images.values()))
 
 
 def _write_documents(
@@ -235,13 +221,6 @@ def _write_archive(
         sync_future.result()
     console.info(f"{file}: {console.format_bytes(contents.size)}, verified")
     return BundledArchive(platform=platform, file=file, sha256=contents.sha256, size=contents.size)
-
-
-def _run_syft(packed_image: PackedImage, manifest: Manifest, image: BundledImage, stage: Path) -> Mapping[str, Any]:
-    """Run syft on a copy of one image, since it reads no archive of several."""
-    with tempfile.TemporaryDirectory(dir=stage) as directory:
-        write_layout(Path(directory), packed_image)
-        return run_syft(Path(directory), manifest, image)
 
 
 def _describe_image(image: PromotedImage, packed_image: PackedImage) -> BundledImage:
