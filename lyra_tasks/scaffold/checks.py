@@ -26,20 +26,21 @@ def add_check(draft: Draft, name: str, image: DraftImage, project: ProjectFiles)
     if re.search(r"[\x00-\x1f]", "".join(command)):
         command = []  # not valid in the configuration; the image's own health check is used anyway
     address = _LOCAL_ADDRESS.search(command if isinstance(command, str) else " ".join(command)) if command else None
-    check: dict[str, object]
+    check: tuple[str, str, object]
     if address and _name_http_port(service, int(address["port"] or 80)):
         path = address["path"] or "/"
-        check = {"name": f"{name} answers {path}", "http": f"GET {path}"}
+        check = f"answers {path}", "http", f"GET {path}"
     elif "http" in tcp_ports and _serves_files(image, project):
-        check = {"name": f"{name} answers /", "http": "GET /"}
+        check = "answers /", "http", "GET /"
     elif command:
-        check = {"name": f"{name} is healthy", "exec": command}
+        check = "is healthy", "exec", command
     elif tcp_ports:
-        check = {"name": f"{name} listens on port {tcp_ports[0]}", "tcp": tcp_ports[0]}
+        check = f"listens on port {tcp_ports[0]}", "tcp", tcp_ports[0]
     else:
-        check = {"name": f"{name} writes a log", "log": "."}
+        check = "writes a log", "log", "."
         service.todos.append("it has neither TCP port nor health check: check in [[tests]] what it logs when it works")
-    draft.checks.append({"name": check.pop("name"), "service": name, **check})
+    text, kind, value = check
+    draft.checks.append({"name": f"{name} {text}", "service": name, kind: value})
 
 
 def _name_http_port(service: DraftTable, port: int) -> bool:

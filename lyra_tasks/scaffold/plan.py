@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 from lyra_tasks.compose.translation.names import make_image_name
 from lyra_tasks.config.load import CONFIG_FILE_NAME, list_todos
 from lyra_tasks.config.validation.paths import excludes_directory
 from lyra_tasks.errors import ConfigurationError, PreconditionError
+from lyra_tasks.references import suggest_archive_name
 from lyra_tasks.results.configuration import InitFile, InitResult
 from lyra_tasks.scaffold.compose_import import draft_from_compose
 from lyra_tasks.scaffold.dockerfile_import import declare_image, draft_from_dockerfiles
 from lyra_tasks.scaffold.drafts import Draft
 from lyra_tasks.scaffold.project_files import TASKS_FILE, ProjectFiles
-from lyra_tasks.scaffold.rendering import render_template
 from lyra_tasks.scaffold.service_defaults import complete_service, describe_shortage
 
 # They change without the source: an image whose context includes one is stale after each run or commit
@@ -30,8 +33,8 @@ def plan_init(project: ProjectFiles) -> InitResult:
         raise PreconditionError("No Dockerfile and no Compose file in this directory or below", hint=hint)
     draft = _draft_project(project)
     name = draft.project_name or make_image_name(project.root.name)
-    text = render_template("lyra.toml.jinja", name=name, draft=draft, origin=_describe_origin(project))
-    texts = {CONFIG_FILE_NAME: text, TASKS_FILE: render_template("tasks.py.jinja")}
+    text = _render_template("lyra.toml.jinja", name=name, draft=draft, origin=_describe_origin(project))
+    texts = {CONFIG_FILE_NAME: text, TASKS_FILE: _render_template("tasks.py.jinja")}
     new_files = [InitFile(path, content) for path, content in texts.items() if path not in project.files]
     return InitResult(
         files=(*new_files, *_extend_ignore_files(project, draft)),
@@ -39,6 +42,29 @@ def plan_init(project: ProjectFiles) -> InitResult:
         todos=list_todos(text),
         notes=tuple(draft.notes),
     )
+
+
+def _render_template(file: str, **values: object) -> str:
+    """Return the text of a file, from the template beside this module."""
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(  # noqa: S701 - no HTML
+        loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"toml": _toml_value, "toml_key": _toml_key, "archive_name": suggest_archive_name}
+    return environment.get_template(file).render(values)
+
+
+def _toml_value(value: Any) -> str:
+    """Return a TOML value on one line: apart from tables and DEL, as in JSON."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_toml_key(str(key))} = {_toml_value(item)}" for key, item in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_key(key: str) -> str:
+    """Return a key of a TOML table, in quotes if it needs them."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_value(key)
 
 
 def _draft_project(project: ProjectFiles) -> Draft:
