@@ -47,13 +47,12 @@ def measure(project: Project, *arguments: str, seconds: float | None = None) -> 
 
 @pytest.fixture(params=keep_named(["one endless line"], list(FLOODS)))
 def flooding(tiny: Project, request: pytest.FixtureRequest) -> Project:
-    """A project whose service floods its log, as fast as half a core allows, and serves a page."""
+    """A project whose service floods its log, as fast as a fifth of a core allows, and serves a page."""
     server = "/bin/busybox httpd -f -p 8080 -h /www"
     script = f"{server} & {FLOODS[request.param]}"
     tiny.replace(
         ".lyra.toml", 'image = "web"\n', f'image = "web"\ncommand = ["/bin/busybox", "sh", "-c", "{script}"]\n'
     )
-    tiny.replace(".lyra.toml", "cpus = 0.2", "cpus = 0.5")
     with (tiny.root / ".lyra.toml").open("a") as file:
         file.write('\n[[tests]]\nname = "some seconds"\nrun = "sleep 4"\n')
         file.write('\n[[tests]]\nname = "a line"\nservice = "web"\nlog = "never printed"\ntimeout = "3s"\n')
