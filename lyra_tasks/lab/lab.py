@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lyra_tasks import console
 from lyra_tasks.engine.client.monitoring import LogFollower, StatsSampler, wait_until
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 _HOLDER_NANO_CPUS = 200_000_000
 _HOLDER_MEMORY_BYTES = 16 * 1024**2
 _EXIT_STATUS_TIMEOUT_S = 10.0
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -207,22 +209,22 @@ class Lab:
         self.events.append(create_service_event("ready", name, seconds=time.monotonic() - started))
         console.info(f"{name}: ready after {time.monotonic() - started:.1f} s")
 
-    def _for_all_services(self, action: Callable[[RunningService], None]) -> None:
+    def _for_all_services(self, action: Callable[[RunningService], T]) -> list[tuple[RunningService, T]]:
         """Run `action` for all long-running services in parallel, since each call waits for the engine."""
         long_running = [service for service in self.services.values() if not service.planned.service.oneshot]
         with ThreadPoolExecutor(len(long_running) or 1) as pool:
-            list(pool.map(action, long_running))
+            return list(zip(long_running, pool.map(action, long_running), strict=True))
 
     def find_failure(self) -> CheckFailedError | None:
         """Return the error of the first service that has exited although it should be running."""
-        for service in self.services.values():
-            if not service.planned.service.oneshot:
-                state = read_container_state(self.engine, service.id)
-                if not state.running:
-                    self._record_exit(service.planned.name, state)
-                    return exit_error(service, state)
-                if state.started_at != service.started_at:
-                    self._adopt_restart(service, state)
+        states = self._for_all_services(lambda service: read_container_state(self.engine, service.id))
+        for service, state in states:
+            if not state.running:
+                self._record_exit(service.planned.name, state)
+                return exit_error(service, state)
+            if state.started_at != service.started_at:
+                self._adopt_restart(service, state)
+                return self.find_failure()  # what the others did meanwhile
         return None
 
     def find_final_failure(self) -> CheckFailedError | None:
