@@ -33,16 +33,18 @@ def labs(engine: Engine) -> list[str]:
     return [name for name in ours(engine) if name.startswith("lyra-")]
 
 
-def processes_with(text: str) -> list[int]:
-    """Return the other processes with `text` in their arguments."""
+def processes_with(text: str, project: Project | None = None) -> list[int]:
+    """Return the other processes with `text` in their arguments, started by commands of the project, if given."""
+    variable = f"XDG_STATE_HOME={project.environment['XDG_STATE_HOME']}\0" if project else ""
     pids = []
     for directory in Path("/proc").iterdir():
         if directory.name.isdigit() and int(directory.name) != os.getpid():
             try:
                 arguments = (directory / "cmdline").read_bytes()
+                is_ours = not project or variable.encode() in (directory / "environ").read_bytes() + b"\0"
             except OSError:
                 continue
-            if text.encode() in arguments:
+            if text.encode() in arguments and is_ours:
                 pids.append(int(directory.name))
     return pids
 

@@ -57,18 +57,18 @@ def test_test_environment_below_the_disk_limit_passes(writable: Project) -> None
 
 def test_development_environment_is_ended_over_the_disk_limit(writable: Project, engine: Engine) -> None:
     assert writable.lyra("create").code == 0
-    assert becomes(lambda: len(processes_with(GUARD)) == 1)
+    assert becomes(lambda: len(processes_with(GUARD, writable)) == 1)
     (path,) = writable.state.glob("*/dev/dev.json")
     container = json.loads(path.read_text())["services"]["web"]["id"]
     exec_command(engine, container, ["dd", "if=/dev/zero", "of=/scratch/big", "bs=1M", "count=20"])
     reason = "it wrote 20.0 MiB to its root file system, its disk limit is 8.0 MiB"
     assert becomes(lambda: reason in " ".join(writable.lyra("status").out.split()), 20)
     assert "disk-exceeded" in writable.lyra("history", "--object", container).out
-    assert becomes(lambda: not processes_with(GUARD))
+    assert becomes(lambda: not processes_with(GUARD, writable))
 
 
 def test_guard_ends_with_its_environment(writable: Project) -> None:
     assert writable.lyra("create").code == 0
-    assert becomes(lambda: len(processes_with(GUARD)) == 1)
+    assert becomes(lambda: len(processes_with(GUARD, writable)) == 1)
     assert writable.lyra("dev.stop", "--yes").code == 0
-    assert becomes(lambda: not processes_with(GUARD))
+    assert becomes(lambda: not processes_with(GUARD, writable))
