@@ -25,8 +25,10 @@ from lyra_tasks.config.values import Command as Command
 from lyra_tasks.config.values import (  # fmt: skip
     Line,
     NonBlankLine,
+    PackageName,
     ProjectPath,
     Size,
+    Suite,
     Table,
     VariableName,
 )
@@ -102,10 +104,6 @@ class Builder(Table):
     cache_to: list[Line] = []
     """caches to export, as in `--cache-to`; `{image}` is the image's name, with several platforms
     `NAME-linux-arm64`"""
-
-
-Suite = Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
-PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 
 
 class Rootfs(Table):

@@ -63,6 +63,8 @@ def _require_ip_address(value: str) -> str:
     return value
 
 
+Suite = Annotated[str, StringConstraints(pattern=r"^[a-z]+$")]
+PackageName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]+$")]
 Digest = Annotated[str, StringConstraints(pattern=DIGEST_PATTERN)]
 Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lyra_tasks.config.models import Configuration, PackageName, Rootfs, Suite
+from lyra_tasks.config.models import Configuration, Rootfs
 from lyra_tasks.config.platforms import variant_key
-from lyra_tasks.config.values import Digest, Sha256Hex
+from lyra_tasks.config.values import Digest, PackageName, Sha256Hex, Suite
 from lyra_tasks.dockerfile.parse import ImageUse
 from lyra_tasks.documents import parse_toml, read_document, shorten, translate_failures
 from lyra_tasks.errors import ConfigurationError, PreconditionError

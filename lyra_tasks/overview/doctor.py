@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from lyra_tasks import console
 from lyra_tasks.cleanup.storage import describe_expired
-from lyra_tasks.engine.client.facts import MIN_API_VERSION, EngineFacts, parse_version_numbers
+from lyra_tasks.engine.client.facts import MIN_API_VERSION, EngineFacts, find_advisories, parse_version_numbers
 from lyra_tasks.engine.objects.known_engines import UnaskedEngine
 from lyra_tasks.errors import LyraError, PreconditionError
 from lyra_tasks.results.overview import Diagnosis, StorageRow
@@ -288,32 +288,3 @@ def _check_environment(facts: DoctorFacts) -> Iterator[Diagnosis]:
         names = " ".join(facts.ignored_variables)
         message = f"ignored, also for the programs that Lyra starts: {', '.join(facts.ignored_variables)}"
         yield Diagnosis("environment", "warning", message, f"Run `unset {names}` if they are not for other programs")
-
-
-@dataclass(frozen=True)
-class Advisory:
-    """A vulnerability of a component, and the first fixed version of each release line."""
-
-    component: str
-    title: str
-    fixed_versions: tuple[tuple[int, ...], ...]
-
-
-# From the projects' advisories. Release lines that are not listed and older than the newest listed were never fixed.
-ADVISORIES = (
-    Advisory("Engine", "CVE-2024-23651 and others (a build can reach files of the host)", ((24, 0, 9), (25, 0, 2))),
-    Advisory("Engine", "CVE-2024-29018 (names leave an internal network)", ((23, 0, 11), (25, 0, 5), (26, 0, 0))),
-    Advisory("runc", "CVE-2024-21626 (a container can reach the host)", ((1, 1, 12),)),
-    Advisory("runc", "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881 (the same)", ((1, 2, 8), (1, 3, 3))),
-)
-
-
-def find_advisories(components: Mapping[str, str]) -> list[Advisory]:
-    """Return the advisories that affect components, by their versions; an unreadable version is not affected."""
-    versions = {name: parse_version_numbers(version) for name, version in components.items()}
-    return [advisory for advisory in ADVISORIES if _is_vulnerable(versions.get(advisory.component, ()), advisory)]
-
-
-def _is_vulnerable(version: tuple[int, ...], advisory: Advisory) -> bool:
-    same_line = [fixed for fixed in advisory.fixed_versions if fixed[:2] == version[:2]]
-    return bool(version) and version < max(same_line or advisory.fixed_versions)

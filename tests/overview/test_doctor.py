@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.config.load import load_config
-from lyra_tasks.engine.client.facts import EngineFacts
+from lyra_tasks.engine.client.facts import EngineFacts, find_advisories
 from lyra_tasks.engine.workspace import open_workspace
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError
 from lyra_tasks.overview import doctor
@@ -18,7 +18,6 @@ from lyra_tasks.overview.doctor import (
     SandboxFacts,
     diagnose,
     diagnose_disk,
-    find_advisories,
     require_no_errors,
 )
 from lyra_tasks.overview.doctor_facts import collect_doctor_facts, warn_about_low_disks

@@ -26,6 +26,7 @@ from lyra_tasks.engine.debian.mirror import (
     host_architecture,
     host_codename,
     is_ubuntu,
+    list_one_line_sources,
     list_security_suites,
     read_access_settings,
     run_debian_tool,
@@ -35,7 +36,6 @@ from lyra_tasks.engine.debian.mirror import (
 from lyra_tasks.engine.debian.namespaces import require_user_namespaces
 from lyra_tasks.engine.debian.packages import (
     AptWorkspace,
-    list_one_line_sources,
     parse_deb_name,
     run_with_security_suites,
     unpack_debs,

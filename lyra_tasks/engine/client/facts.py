@@ -1,4 +1,4 @@
-"""What an engine says about itself: its version, what it can do, and whether it is one that Lyra supports."""
+"""What an engine says about itself, whether it is one that Lyra supports, and which vulnerabilities it is known for."""
 
 from __future__ import annotations
 
@@ -86,3 +86,32 @@ def _require_supported(info: Mapping[str, Any], api: tuple[int, ...]) -> None:
             f"Docker Engine {version} is not supported: API {'.'.join(map(str, api))}, at least {minimum} required",
             hint='Use Docker Engine 20.10 or newer, or add [engine] context = "NAME" to .lyra.toml',
         )
+
+
+@dataclass(frozen=True)
+class Advisory:
+    """A vulnerability of a component, and the first fixed version of each release line."""
+
+    component: str
+    title: str
+    fixed_versions: tuple[tuple[int, ...], ...]
+
+
+# From the projects' advisories. Release lines that are not listed and older than the newest listed were never fixed.
+_ADVISORIES = (
+    Advisory("Engine", "CVE-2024-23651 and others (a build can reach files of the host)", ((24, 0, 9), (25, 0, 2))),
+    Advisory("Engine", "CVE-2024-29018 (names leave an internal network)", ((23, 0, 11), (25, 0, 5), (26, 0, 0))),
+    Advisory("runc", "CVE-2024-21626 (a container can reach the host)", ((1, 1, 12),)),
+    Advisory("runc", "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881 (the same)", ((1, 2, 8), (1, 3, 3))),
+)
+
+
+def find_advisories(components: Mapping[str, str]) -> list[Advisory]:
+    """Return the advisories that affect components, by their versions; an unreadable version is not affected."""
+    versions = {name: parse_version_numbers(version) for name, version in components.items()}
+    return [advisory for advisory in _ADVISORIES if _is_vulnerable(versions.get(advisory.component, ()), advisory)]
+
+
+def _is_vulnerable(version: tuple[int, ...], advisory: Advisory) -> bool:
+    same_line = [fixed for fixed in advisory.fixed_versions if fixed[:2] == version[:2]]
+    return bool(version) and version < max(same_line or advisory.fixed_versions)

@@ -1,4 +1,4 @@
-"""The Debian or Ubuntu machine: its release, its architecture and the mirror of its apt."""
+"""The Debian or Ubuntu machine: its release, its architecture, the mirror of its apt and the keys for it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ from lyra_tasks.processes import create_environment, run_captured
 from lyra_tasks.redaction import strip_url_credentials
 
 APT_DIRECTORY = Path("/etc/apt")
+_KEYRINGS = tuple(
+    Path(f"/usr/share/keyrings/{name}")
+    for name in ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp", "ubuntu-archive-keyring.gpg")
+)
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PROXY_VARIABLES = frozenset({"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"})
 _ROLLING_SUITES = frozenset({"sid", "unstable", "experimental", "testing"})
@@ -215,3 +219,16 @@ def run_isolated_tool(command: list[str], variables: Mapping[str, str]) -> subpr
     proxies = {name: value for name, value in os.environ.items() if name.lower() in _PROXY_VARIABLES}
     fixed = {"PATH": _SYSTEM_PATH, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     return run_captured(command, environment={**proxies, **fixed, **variables}, directory="/", umask=0o022)
+
+
+def find_keyring() -> Path | None:
+    """Return the file with the keys of the machine's distribution."""
+    return next((path for path in _KEYRINGS if path.exists()), None)
+
+
+def list_one_line_sources(suite: str, security_suites: Iterable[str]) -> list[str]:
+    """Return a suite and security suites as lines for a sources.list."""
+    keyring = find_keyring()
+    options = f"[signed-by={keyring}] " if keyring else ""
+    security = [f"deb {options}{find_security_mirror()} {name} main" for name in security_suites]
+    return [f"deb {options}{find_mirror()} {suite} main", *security]

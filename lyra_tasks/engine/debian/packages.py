@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from lyra_tasks import console
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.engine.debian.mirror import (
+    find_keyring,
     find_mirror,
     find_security_mirror,
     host_architecture,
@@ -28,11 +29,6 @@ from lyra_tasks.engine.debian.unpacked import claim_directory
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.locks import file_lock
 from lyra_tasks.redaction import strip_url_credentials
-
-KEYRINGS = tuple(
-    Path(f"/usr/share/keyrings/{name}")
-    for name in ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp", "ubuntu-archive-keyring.gpg")
-)
 
 # Read instead of the machine's configuration, whose hooks and exceptions are not for packages that root runs.
 _APT_CONF = """\
@@ -249,19 +245,6 @@ def parse_deb_name(file: str) -> tuple[str, str]:
     """Return name and version of a package from its file name."""
     name, version, *_ = [*file.split("_", 2), "", ""]
     return name, unquote(version)
-
-
-def find_keyring() -> Path | None:
-    """Return the file with the keys of the machine's distribution."""
-    return next((path for path in KEYRINGS if path.exists()), None)
-
-
-def list_one_line_sources(suite: str, security_suites: Iterable[str]) -> list[str]:
-    """Return a suite and security suites as lines for a sources.list."""
-    keyring = find_keyring()
-    options = f"[signed-by={keyring}] " if keyring else ""
-    security = [f"deb {options}{find_security_mirror()} {name} main" for name in security_suites]
-    return [f"deb {options}{find_mirror()} {suite} main", *security]
 
 
 def run_with_security_suites(
