@@ -30,6 +30,7 @@ ACCEPT = {"Accept": f"{oci.MANIFEST_MEDIA_TYPE}, {oci.INDEX_MEDIA_TYPE}"}
 def serving(directory: Path, cache: Path, *, users: str = "", box: sandbox.Sandbox | None = None) -> Iterator[str]:
     """Run a registry with its files in `directory` and yield its host and port; `users` is a htpasswd file."""
     program = unpacked(cache, "docker-registry") / "usr/bin/docker-registry"
+    directory.mkdir(exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         host, port = free.getsockname()
     text = (
