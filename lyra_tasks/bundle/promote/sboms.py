@@ -22,6 +22,8 @@ from lyra_tasks.images.stream.pack import PackedImage
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
 
+_MAX_UNPACKED_BESIDE_BYTES = 8 * 1024**2
+
 
 @contextmanager
 def write_sboms(
@@ -33,7 +35,7 @@ def write_sboms(
 ) -> Iterator[None]:
     """Write the SBOM of each image, by build name, beside what the block does or after it.
 
-    After it if it unpacks layers again, which takes the most memory of a promotion. syft always runs after it: an
+    After it if it unpacks large layers again, which takes the most memory of a promotion. syft always runs after it: an
     interruption ends a program that the main thread waits for.
     """
     release = ReleaseName(plan.config.project.name, plan.version, commit_time(plan))
@@ -46,7 +48,12 @@ def write_sboms(
                 sbom = build_sbom(release, image, packages)
                 _write_sbom(stage, build_name, sbom, convert_to_spdx(sbom, image.manifest_digest))
 
-    unpacks = any(packed_image.unverified for packed_image in packed_images.values())
+    unpacks = any(
+        layer.unpacked_size > _MAX_UNPACKED_BESIDE_BYTES
+        for image in packed_images.values()
+        for layer in image.identity.layers
+        if layer.digest in image.unverified
+    )
     with ThreadPoolExecutor(1) as pool:
         future = None if unpacks else pool.submit(list_packages)
         yield
