@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
@@ -22,6 +20,7 @@ from lyra_tasks.engine.buildx.contexts import escape_bake_definition
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
 from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.debian.mirror import to_debian_architecture
+from lyra_tasks.engine.objects.containers import ContainerFile, create_tar
 from lyra_tasks.errors import BundleError, PreconditionError
 from lyra_tasks.images.oci import (
     BLOBS_PREFIX,
@@ -137,7 +136,7 @@ def _read_documents(work: Workspace, request: BaseRequest, name: str) -> ImageDo
     return documents
 
 
-def _archive_without_layers(reference: str, manifest: bytes, config: bytes) -> io.BytesIO:
+def _archive_without_layers(reference: str, manifest: bytes, config: bytes) -> bytes:
     """Return an archive that gives a name to an image whose layers the engine has."""
     media_type = json.loads(manifest).get("mediaType", MANIFEST_MEDIA_TYPE)
     names = {NAME_ANNOTATION: normalize_reference(reference), TAG_ANNOTATION: reference.rpartition(":")[2]}
@@ -148,11 +147,4 @@ def _archive_without_layers(reference: str, manifest: bytes, config: bytes) -> i
         INDEX_FILE: json.dumps(index).encode(),
         **{f"{BLOBS_PREFIX}{hex_part(sha256_digest(blob))}": blob for blob in (manifest, config)},
     }
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for path, content in members.items():
-            entry = tarfile.TarInfo(path)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    buffer.seek(0)
-    return buffer
+    return create_tar(ContainerFile(path, content) for path, content in members.items())
