@@ -11,14 +11,16 @@ from lyra_tasks.errors import ConfigurationError
 from lyra_tasks.files import display_path
 
 
-def find_compose_files(root: Path, settings: ComposeSettings) -> tuple[Path, ...]:
+def find_compose_files(root: Path, settings: ComposeSettings, origin: str = "[compose] files") -> tuple[Path, ...]:
     """Return the Compose files of a project: those named, those of COMPOSE_FILE, or what Compose finds in `root`.
+
+    `origin` is what the settings come from, for messages.
 
     Raises:
         ConfigurationError: A file that is named does not exist, or is outside of the repository.
     """
     if settings.files is not None:
-        return tuple(_require_file(root, name, "[compose] files") for name in settings.files)
+        return tuple(_require_file(root, name, origin) for name in settings.files)
     dotenv = read_dotenv(root / ".env")
     names = look_up_variable("COMPOSE_FILE", dotenv)
     if names:

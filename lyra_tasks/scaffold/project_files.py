@@ -105,7 +105,7 @@ def _list_files(root: Path) -> list[str]:
 
 def _read_compose(root: Path, settings: ComposeSettings) -> ComposeFiles | None:
     """Read the Compose project, without services that cannot run; with all profiles if nothing starts without one."""
-    files = find_compose_files(root, settings)
+    files = find_compose_files(root, settings, "--compose")
     if not files:
         return None
     project = read_project(root, files, settings)

@@ -87,6 +87,13 @@ def test_json_has_all_files_and_todos(project: Path) -> None:
     assert all(todo["text"] in lines[todo["line"] - 1] for todo in document["todos"])
 
 
+def test_compose_option_that_names_no_file_is_named(project: Path) -> None:
+    result = lyra(project, "init", "--compose", "gone.yaml")
+    assert result.returncode == 2
+    assert "error: --compose names gone.yaml, which is not a file" in result.stderr
+    assert file_names(project) == ["Dockerfile"]
+
+
 def test_init_without_dockerfile_and_compose_exits_with_3(tmp_path: Path) -> None:
     result = lyra(tmp_path, "init")
     assert result.returncode == 3
