@@ -51,7 +51,7 @@ def files(root: Path) -> set[str]:
 
 def test_wheel_has_exactly_the_package_files(unpacked: Path) -> None:
     assert files(unpacked) == files(REPOSITORY)
-    assert {"lyra_tasks/py.typed", "lyra_tasks/bundle/receive.sh", "lyra_tasks/scaffold/completion/lyra.bash"} <= files(
+    assert {"lyra_tasks/py.typed", "lyra_tasks/bundle/receive.sh", "lyra_tasks/tasks/completion/lyra.bash"} <= files(
         unpacked
     )
 

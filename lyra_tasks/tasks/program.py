@@ -216,7 +216,7 @@ def _discard_output() -> None:
 
 
 def _print_completion_script(shells: list[str]) -> None:
-    from lyra_tasks.scaffold.completion import completion_script
+    from lyra_tasks.tasks.completion import completion_script
 
     try:
         console.print_verbatim(completion_script(shells[0] if shells else ""))
@@ -227,7 +227,7 @@ def _print_completion_script(shells: list[str]) -> None:
 
 def _print_completions(collection: Any, core_context: Any) -> None:
     """Print the candidates for the last argument of the line after `--`, one per line."""
-    from lyra_tasks.scaffold.completion import complete_command_line
+    from lyra_tasks.tasks.completion import complete_command_line
 
     typed_arguments = sys.argv[sys.argv.index("--") + 2 :] if "--" in sys.argv else []
     commands = {}
@@ -241,7 +241,7 @@ def _print_completions(collection: Any, core_context: Any) -> None:
 
 
 def _command_spec(name: str, arguments: Iterable[Any], positional: Iterable[Any]) -> Any:
-    from lyra_tasks.scaffold.completion import CommandSpec
+    from lyra_tasks.tasks.completion import CommandSpec
 
     options: dict[str, str] = {}
     for argument in arguments:
