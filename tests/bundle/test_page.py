@@ -237,6 +237,30 @@ def test_volume_is_removed_only_if_its_backup_is_complete(shell: list[str], tmp_
     assert [path.read_text() for path in tmp_path.glob("*.tar")] == (["data\n"] if is_complete else [])
 
 
+def test_room_is_made_by_tags_of_the_project_alone() -> None:
+    page = render_operating_steps(MANIFEST.model_copy(update={"project": "a.b"}), services({"web": WEB}), "", None)
+    patterns = re.findall(r"grep (-Ex '[^']+'|\"\^[^\"]+\")", page)
+    lines = [
+        "a.b/web:latest",
+        "a.b/web:1.2",
+        "axb/web:latest",
+        "a.b/web:latest axb/web:latest",
+        "a.b/web:1",
+        "axb/web:1",
+    ]
+    matches = [
+        subprocess.run(
+            ["bash", "-c", f"OLDER=1; grep {pattern}"],
+            input="\n".join(lines),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split("\n")[:-1]
+        for pattern in patterns
+    ]
+    assert sorted(matches) == [["a.b/web:1"], ["a.b/web:latest", "a.b/web:1.2", "a.b/web:1"]]
+
+
 def test_page_counts_rules_of_the_test_as_its_report_does() -> None:
     tested = [RuleResult(rule="image.secrets", scope=scope, outcome="passed") for scope in ("a", "b")]
     evidence = Evidence(

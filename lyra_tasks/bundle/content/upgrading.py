@@ -123,7 +123,8 @@ def _describe_floating_tags(manifest: Manifest) -> str:
 
 def _make_room(manifest: Manifest) -> str:
     project = manifest.project
-    tags = f"{project}/[^: ]+:(latest|[0-9]+([.][0-9]+)?)"
+    pattern = project.replace(".", "[.]")
+    tags = f"{pattern}/[^: ]+:(latest|[0-9]+([.][0-9]+)?)"
     return (
         "## 8. Make room\n\nVersions that neither run nor are the one to roll back to may go, with their bundles. "
         "Never remove images of those two: a pack since a version needs the images of that version, too; "
@@ -132,7 +133,7 @@ def _make_room(manifest: Manifest) -> str:
         + format_commands(
             f"docker image ls '{project}/*'",
             "OLDER=VERSION",
-            f"! docker ps --all --format '{{{{.Image}}}}' | grep \"^{project}/.*:$OLDER\\$\" && "
+            f"! docker ps --all --format '{{{{.Image}}}}' | grep \"^{pattern}/.*:$OLDER\\$\" && "
             "docker image rm $(docker image ls --format '{{.Repository}}:{{.Tag}}' "
             f'"{project}/*:$OLDER")',
             f"docker image inspect --format '{{{{join .RepoTags \" \"}}}}' $(docker image ls --quiet '{project}/*') | "
