@@ -86,8 +86,9 @@ def run_build(
     by_key = {result.key: result for result in current}
     images = [image for image in plan.images if image.key not in by_key]
     if images:
-        threading.Thread(target=meanwhile, daemon=True).start()
-        by_key |= _build_images(plan, images, engine=engine, owner=owner, store=store, directory=directory, slots=slots)
+        by_key |= _build_images(
+            plan, images, engine=engine, owner=owner, store=store, directory=directory, slots=slots, meanwhile=meanwhile
+        )
     results = tuple(by_key[image.key] for image in plan.images)
     checks = [
         check for result in results for check in check_image_record(result.key, result.record, plan.config.proxima)
@@ -122,6 +123,7 @@ def _build_images(
     store: ImageStore,
     directory: Path,
     slots: Path,
+    meanwhile: Callable[[], None],
 ) -> dict[str, BuildResult]:
     """Build images and return the results by key."""
     definition = directory / "bake.json"
@@ -158,7 +160,8 @@ def _build_images(
             for start in range(0, len(targets), parallel):
                 batch = targets[start : start + parallel]
                 file = directory / "bake-metadata.json"
-                metadata |= run_bake(metadata=file, targets=batch, lock_handles=handles)
+                begin_meanwhile = threading.Thread(target=meanwhile, daemon=True).start
+                metadata |= run_bake(metadata=file, targets=batch, lock_handles=handles, on_start=begin_meanwhile)
         _require_same_commit(plan)
     finally:
         # an argument may have the value of a secret; the file that stays must not contain it

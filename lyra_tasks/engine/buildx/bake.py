@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -63,6 +63,7 @@ def bake_targets(
     quiet: bool = False,
     lock_handles: tuple[int, ...] = (),
     sources: BuildSources | None = None,
+    on_start: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Build targets in parallel and return Buildx's metadata by target.
 
@@ -79,6 +80,7 @@ def bake_targets(
         quiet: Whether progress is only logged.
         lock_handles: Handles of locks that stay held until Buildx has ended, even if this process is killed.
         sources: The build contexts as they were hashed; without them, the contexts are hashed and sent anew.
+        on_start: Called once Buildx has written its first line: from then on, this process mostly waits.
 
     Raises:
         BuildError: The build failed; its details are the last lines of the log.
@@ -111,7 +113,9 @@ def bake_targets(
                 stream_logs=True,
             )
             try:
-                for line in lines:
+                for number, line in enumerate(lines):
+                    if number == 0:
+                        on_start()
                     _forward_line(line, redacted_values, log_file, tail, quiet=quiet)
             except DockerException:  # its text is the command line; the reason is in the log
                 return False
