@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.errors import BundleError
+from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
+from lyra_tasks.images.archive.write import ArchiveEntry, write_archive
 from lyra_tasks.images.scan.layers import scan_images
 from lyra_tasks.images.scan.secrets import SecretMatcher
 from lyra_tasks.images.stream import layers
@@ -181,6 +184,32 @@ def test_damaged_engine_blob_is_sent_again(damage: Callable[[Path], None], tmp_p
         assert path.read_bytes() == data, f"{path.name} was not repaired"
         for packed_layer in again.identity.layers:
             assert sha256(layers.blob_path(spool, packed_layer.digest).read_bytes()) == packed_layer.digest
+
+
+def test_known_blob_verified_later_is_refused_when_read_back(tmp_path: Path) -> None:
+    """The blobs of a private engine are linked, and hashed once: in the archive."""
+    save = SAVES["containerd"]
+    cache = cached(tmp_path)
+    image, _ = exported(save, tmp_path / "first", cache)
+    cache.save_pending(tmp_path / "first", spooled_digests(tmp_path / "first"))
+    digest = image.identity.manifest_digest
+    for name in ("intact", "damaged"):
+        spool = tmp_path / name
+        shutil.copytree(tmp_path / "first", spool)
+        if name == "damaged":
+            flip_bit(layers.blob_path(spool, image.identity.layers[0].digest))
+            with pytest.raises(BundleError, match="does not have the digest in its name"):
+                pack_spooled_images({0: digest}, spool, "gzip", {}, cache)
+        again = pack_spooled_images({0: digest}, spool, "gzip", {}, cache, verified_later=True)[0]
+        assert again.identity == image.identity
+        archive = tmp_path / f"{name}.tar"
+        write_archive(archive, [ArchiveEntry(again, (IMAGE.reference,))], 0)
+        expected = [ExpectedImage(again.identity, (IMAGE.reference,))]
+        if name == "damaged":
+            with pytest.raises(BundleError, match="does not have the digest in its name"):
+                verify_archive(archive, expected=expected, unpack=again.unverified)
+        else:
+            assert verify_archive(archive, expected=expected, unpack=again.unverified).images
 
 
 @pytest.mark.parametrize("filled_by", ["save", "export"])

@@ -86,8 +86,9 @@ def _export_images(
                 _add_fetched_documents(plan, work, blobs)
             scan = _needs_package_scan(plan, work)
             return pack_spooled_images(
-                manifest_digests, blobs, plan.compression, known_layers, cache, read_packages=scan
-            )
+                manifest_digests, blobs, plan.compression, known_layers, cache,
+                read_packages=scan, verified_later=is_complete,
+            )  # fmt: skip
     except (BuildError, BundleError, NoSpaceError) as error:
         cache.discard_pending()
         shutil.rmtree(oci_layout, ignore_errors=True)
@@ -98,7 +99,7 @@ def _export_images(
 def _link_stored_blobs(engine: Engine, manifest_digests: Iterable[str], blobs: Path) -> bool:
     """Link all blobs of images from the store of a private engine; return False if it has not all of them.
 
-    An engine never changes a blob. They are hashed afterwards, like exported ones.
+    An engine never changes a blob. They are hashed when the archive is read back, or before if they are unpacked first.
     """
     paths = find_blobs(engine.blobs, manifest_digests) if engine.blobs is not None else None
     try:

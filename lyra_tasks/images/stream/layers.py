@@ -55,8 +55,9 @@ class SpooledLayer:
 class Spool:
     """The directory for layers, their compression and the cache.
 
-    With `read_packages`, packages are read while a layer is unpacked. With `verified_later`, the caller unpacks and
-    verifies the layers that are compressed here; until then, a layer is assumed to have the digest in its name.
+    With `read_packages`, packages are read while a layer is unpacked. With `verified_later`, the caller hashes all
+    blobs, and unpacks those that are compressed here; until then, a layer is assumed to have the digest in its name,
+    and so is a blob in the spool that was unpacked before.
     """
 
     directory: Path
@@ -119,6 +120,8 @@ def adopt_layer(digest: str, spool: Spool, where: str) -> SpooledLayer:
             return spool_layer(read_file_blocks(file), spool, where, claimed_digest=digest)
         layer = spool.cache.find_unpacked(digest) if spool.cache and not spool.read_packages else None
         packages = None
+        if layer and spool.verified_later:
+            return SpooledLayer(layer, is_unverified=False)
         if layer:
             blob = write_blocks(read_file_blocks(file), DigestWriter())
         else:

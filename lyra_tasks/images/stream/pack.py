@@ -139,13 +139,14 @@ def pack_spooled_images(
     cache: LayerCache | None = None,
     *,
     read_packages: bool = False,
+    verified_later: bool = False,
 ) -> dict[K, PackedImage]:
     """Return the images with these manifest digests from a `spool` with all their blobs, named by digest.
 
     `known` are the layers, by digest, whose blobs the caller has verified; all others are hashed and unpacked, or
     compressed if needed. Otherwise like `pack_saved_images`.
     """
-    spool_settings = Spool(spool, compression, cache, read_packages)
+    spool_settings = Spool(spool, compression, cache, read_packages, verified_later)
     spooled = {digest: SpooledLayer(layer, is_unverified=False) for digest, layer in known.items()}
     images = {}
     for key, digest in manifest_digests.items():
