@@ -42,7 +42,7 @@ class StandIn:
 
     def digest(self) -> str:
         """Return a hash of everything that the archive is made of, except the versions of the packages."""
-        files = {path.name: path.read_text() for path in sorted((_HERE / self.directory).iterdir())}
+        files = {path.name: path.read_text() for path in sorted((_HERE / self.directory).iterdir()) if path.is_file()}
         return hashlib.sha256(json.dumps([asdict(self), _TOOLS, files]).encode()).hexdigest()
 
 
