@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import Row
-from benchmarks.project import copy_demo, create_project, start_engine
+from benchmarks.project import commit_all, copy_demo, create_project, start_engine
 from lyra_tasks.engine.sandbox import StoreKind
 
 IMAGE_BYTES = 3_000_000_000
@@ -32,6 +32,14 @@ name = "time passes"
 run = ["sleep", "20"]
 timeout = "60s"
 """
+_MANY_LAYERS = """
+[[deviations]]
+rule = "proxima.engine"
+scope = "images.big"
+reason = "Proxima's engine has a containerd store, like this one"
+owner = "benchmarks"
+expires = 2099-01-01
+"""
 COMMANDS = ("build", "test", "promote", "verify", "clean")
 
 
@@ -54,6 +62,10 @@ def _measure_commands(directory: Path, kind: str, store: StoreKind, sizes: tuple
         sample = create_project(
             directory, box, {"big": [_create_files(files / str(number), size) for number, size in enumerate(sizes)]}
         )
+        if len(sizes) == LAYERS:
+            with (sample.root / ".lyra.toml").open("a") as file:
+                file.write(_MANY_LAYERS)
+            commit_all(sample.root)
         store_name = "classic" if store == "graph" else store
         for command in COMMANDS:
             yield Row(
