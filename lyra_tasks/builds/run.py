@@ -157,11 +157,12 @@ def _build_images(
             if parallel < len(targets):
                 console.info(f"Building {parallel} of {len(targets)} images at once, as many as host_share leaves CPUs")
             metadata: dict[str, Any] = {}
+            begin_meanwhile = threading.Thread(target=meanwhile, daemon=True).start
             for start in range(0, len(targets), parallel):
                 batch = targets[start : start + parallel]
                 file = directory / "bake-metadata.json"
-                begin_meanwhile = threading.Thread(target=meanwhile, daemon=True).start
-                metadata |= run_bake(metadata=file, targets=batch, lock_handles=handles, on_start=begin_meanwhile)
+                on_start = begin_meanwhile if start == 0 else lambda: None
+                metadata |= run_bake(metadata=file, targets=batch, lock_handles=handles, on_start=on_start)
         _require_same_commit(plan)
     finally:
         # an argument may have the value of a secret; the file that stays must not contain it
