@@ -14,7 +14,12 @@ import pytest
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.engine.debian import mirror
 from lyra_tasks.engine.debian.mirror import find_mirror, host_codename
-from lyra_tasks.engine.debian.packages import AptWorkspace, find_missing_security_suites, unpack_debs
+from lyra_tasks.engine.debian.packages import (
+    AptWorkspace,
+    find_apt_hint,
+    find_missing_security_suites,
+    unpack_debs,
+)
 from lyra_tasks.errors import PreconditionError
 
 CACHE = Path(os.environ.get("LYRA_TEST_CACHE") or Path.home() / ".cache" / "lyra")
@@ -165,6 +170,25 @@ def test_own_settings_replace_those_of_the_machine_but_reach_the_mirror_alike(
 
 def test_security_suite_is_read(workspace: AptWorkspace) -> None:
     assert list((workspace.root / "lists").glob(f"*_dists_{host_codename()}-security_InRelease"))
+
+
+def test_sources_are_those_that_apt_is_told_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "one.list").write_text(f"deb http://one.test/debian {host_codename()} main\n")
+    (tmp_path / "parts" / "two.list").write_text(f"deb http://two.test/security {host_codename()}-security main\n")
+    (tmp_path / "apt.conf").write_text(
+        f'Dir::Etc::sourcelist "{tmp_path}/one.list"; Dir::Etc::sourceparts "{tmp_path}/parts";'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    script = "from lyra_tasks.engine.debian import mirror; print(mirror.find_mirror(), mirror.find_security_mirror())"
+    output = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert output.split() == ["http://one.test/debian", "http://two.test/security"]
+
+
+def test_mirror_that_is_being_updated_is_said() -> None:
+    output = f"{FETCH}main/binary-i386/Packages.xz  File has unexpected size (1 != 2). Mirror sync in progress?"
+    assert find_apt_hint(output, "Check").startswith("Try again in an hour")
+    assert find_apt_hint("E: Unable to locate package nonsense", "Check") == "Check"
 
 
 def test_suites_without_security_updates_are_known() -> None:

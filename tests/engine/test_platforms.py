@@ -15,6 +15,7 @@ import pytest
 
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.engine import sandbox
+from lyra_tasks.engine.debian import mirror
 from lyra_tasks.images.oci import INDEX_MEDIA_TYPE
 from tests.conftest import PROJECTS, Outcome, Project, repository
 from tests.engine.registries import as_ada, get
@@ -68,7 +69,10 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sa
     directory = tmp_path_factory.mktemp("platforms")
     shutil.copytree(PROJECTS / "platforms", directory / "project")
     project = repository(directory / "project", directory, cache, box)
-    succeed(project.lyra("lock.update"))
+    # Mirrors lag with the security updates of i386, for days; those of `main` change with a point release only
+    (directory / "sources.list").write_text(f"deb {mirror.find_mirror()} {mirror.host_codename()} main\n")
+    (directory / "apt.conf").write_text(f'Dir::Etc::sourcelist "{directory}/sources.list"; Dir::Etc::sourceparts "/-";')
+    succeed(project.lyra("lock.update", APT_CONFIG=str(directory / "apt.conf")))
     project.commit("pin the bases")
     refused_outcomes = project.lyra("build", "test", "promote"), project.lyra("release", "--dry-run")
     with (project.root / ".lyra.toml").open("a") as file:

@@ -36,6 +36,7 @@ from lyra_tasks.engine.debian.mirror import (
 from lyra_tasks.engine.debian.namespaces import require_user_namespaces
 from lyra_tasks.engine.debian.packages import (
     AptWorkspace,
+    find_apt_hint,
     parse_deb_name,
     run_with_security_suites,
     unpack_debs,
@@ -229,7 +230,7 @@ def _run_mmdebstrap(
         errors = [line for line in lines if line.startswith(("E:", "dpkg: error"))] or lines
         raise PreconditionError(
             f"Cannot build a {spec.suite} root file system from {', '.join(spec.packages)}",
-            hint="Check the package names, and that the mirror has the suite",
+            hint=find_apt_hint(result.stderr, "Check the package names, and that the mirror has the suite"),
             details=tuple(strip_url_credentials(line)[:300] for line in errors[-5:]),
         )
 

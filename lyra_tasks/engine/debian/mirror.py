@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,6 @@ from lyra_tasks.errors import PreconditionError
 from lyra_tasks.processes import create_environment, run_captured
 from lyra_tasks.redaction import strip_url_credentials
 
-APT_DIRECTORY = Path("/etc/apt")
 _KEYRINGS = tuple(
     Path(f"/usr/share/keyrings/{name}")
     for name in ("debian-archive-keyring.gpg", "debian-archive-keyring.pgp", "ubuntu-archive-keyring.gpg")
@@ -129,8 +129,13 @@ def _read_index_targets() -> str:
 
 
 def _read_sources() -> list[str]:
-    lists = APT_DIRECTORY / "sources.list.d"
-    files = [APT_DIRECTORY / "sources.list", *sorted(lists.glob("*.list")), *sorted(lists.glob("*.sources"))]
+    # Not always below /etc/apt: apt reads what APT_CONFIG names
+    setting = _read_output(
+        ["apt-config", "shell", "FILE", "Dir::Etc::sourcelist/f", "PARTS", "Dir::Etc::sourceparts/d"]
+    )
+    places = dict(word.split("=", 1) for word in shlex.split(setting))
+    parts = Path(places["PARTS"])
+    files = [Path(places["FILE"]), *sorted(parts.glob("*.list")), *sorted(parts.glob("*.sources"))]
     return [path.read_text(errors="replace") for path in files if path.is_file()]
 
 

@@ -65,6 +65,7 @@ _MISSING_SECURITY_SUITE = (
     re.compile(r"(?m)^E: The repository '\S+ (?P<suite>[\w.-]+-security) Release' does not have a Release file"),
 )
 _DAMAGED = re.compile(r"mismatch|unexpected size|signature|NOSPLIT|clearsigned", re.IGNORECASE)
+_SYNCING = re.compile(r"Mirror sync in progress|Hash Sum mismatch", re.IGNORECASE)
 _LOCK_TIMEOUT_S = 900.0  # a slow connection may take minutes for the packages of an engine
 
 
@@ -284,4 +285,12 @@ def _apt_error(message: str, mirror_url: str, output: str) -> PreconditionError:
             hint="Use a mirror that is updated in apt's sources, and check the clock",
             details=lines,
         )
-    return PreconditionError(message, hint="Check apt's messages, and that the mirror has it", details=lines)
+    hint = find_apt_hint(output, "Check apt's messages, and that the mirror has it")
+    return PreconditionError(message, hint=hint, details=lines)
+
+
+def find_apt_hint(output: str, default: str) -> str:
+    """Return what to do about the errors of apt; a mirror that is being updated has not all files of its index."""
+    if _SYNCING.search(output):
+        return "Try again in an hour, when the mirror has all files of its index, or use another in apt's sources"
+    return default
