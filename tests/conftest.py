@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from lyra_tasks.bundle.content.sbom_process import SbomProcess, start_sbom_process
 from lyra_tasks.config.models import Configuration
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine, connect_engine
@@ -169,6 +170,13 @@ def box(tmp_path_factory: pytest.TempPathFactory, cache: Path, engine_reaper: in
     kind = engines.chosen()
     yield sandbox.launch_sandbox(state, cache=cache, suite=kind.suite, store=kind.store)
     sandbox.shut_down_sandbox(state, purge=True)
+
+
+@pytest.fixture(scope="session")
+def sboms() -> Iterator[SbomProcess]:
+    """Run the process that formats SBOMs."""
+    with start_sbom_process() as process:
+        yield process
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,12 @@ def list_variants(config: Configuration, images: Iterable[str] | None = None) ->
     return tuple(Variant(*build, key) for build, key in zip(builds, variant_keys(builds), strict=True))
 
 
+def list_promoted_variants(config: Configuration) -> tuple[Variant, ...]:
+    """Return the variants of the images that a bundle has."""
+    names = {config.image_name(name) for name, service in config.services.items() if service.is_promoted}
+    return list_variants(config, sorted(names))
+
+
 def variants_by_key(config: Configuration) -> dict[str, Variant]:
     """Return all variants of the project by their key."""
     return {variant.key: variant for variant in list_variants(config)}

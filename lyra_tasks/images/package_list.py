@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from cyclonedx.model import Property
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.component_evidence import ComponentEvidence, Occurrence
+from cyclonedx.model.license import DisjunctiveLicense
+from cyclonedx.output import make_outputter
+from cyclonedx.schema import OutputFormat, SchemaVersion
+from cyclonedx.schema.schema import SchemaVersion1Dot5
+from packageurl import PackageURL
 
 from lyra_tasks.images.stream.packages import ImagePackages, OsRelease, Package, list_packages
-
-if TYPE_CHECKING:
-    from cyclonedx.model.bom import Bom
-    from cyclonedx.model.component import Component
-    from packageurl import PackageURL
 
 _DEFAULT_VENDORS = {"deb": "debian", "apk": "alpine"}
 _TRIVY = "aquasecurity:trivy:"
@@ -20,9 +25,6 @@ _TRIVY = "aquasecurity:trivy:"
 
 def build_package_list(name: str, packages: ImagePackages) -> dict[str, Any]:
     """Return a CycloneDX document of an image that has no version and no digest yet."""
-    from cyclonedx.model.bom import Bom, BomMetaData
-    from cyclonedx.model.component import Component, ComponentType
-
     image = Component(type=ComponentType.CONTAINER, bom_ref=name, name=name)
     return format_bom(Bom(metadata=BomMetaData(component=image)), packages)
 
@@ -33,9 +35,6 @@ def format_bom(bom: Bom, packages: ImagePackages) -> dict[str, Any]:
     They are formatted one by one, since a BOM compares each of its components with all others
     (https://github.com/CycloneDX/cyclonedx-python-lib/issues/1006).
     """
-    from cyclonedx.output import make_outputter
-    from cyclonedx.schema import OutputFormat, SchemaVersion
-
     document: dict[str, Any] = json.loads(make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_5).output_as_string())
     document.pop("dependencies")  # would say that the image has none
     document["components"] = [_format_component(component) for component in list_components(packages)]
@@ -43,7 +42,6 @@ def format_bom(bom: Bom, packages: ImagePackages) -> dict[str, Any]:
 
 
 def _format_component(component: Component) -> dict[str, Any]:
-    from cyclonedx.schema.schema import SchemaVersion1Dot5
 
     document: dict[str, Any] = json.loads(
         component.as_json(view_=SchemaVersion1Dot5)  # type: ignore[attr-defined]  # from a decorator
@@ -78,8 +76,6 @@ def create_purl(package: Package, release: OsRelease | None) -> PackageURL | Non
     grype takes the source package, by which distributions track vulnerabilities, from `upstream`. A name of spaces and
     slashes alone has no URL.
     """
-    from packageurl import PackageURL
-
     namespace, _, name = package.name.rpartition("/") if package.kind == "npm" else ("", "", package.name)
     if not name.strip(" /"):
         return None
@@ -95,8 +91,6 @@ def create_purl(package: Package, release: OsRelease | None) -> PackageURL | Non
 
 def _describe_system(release: OsRelease) -> Component:
     """Return the operating system by its id: scanners look for `debian`, not for `Debian GNU/Linux 12 (bookworm)`."""
-    from cyclonedx.model.component import Component, ComponentType
-
     return Component(
         type=ComponentType.OPERATING_SYSTEM,
         bom_ref=f"os:{release.id}",
@@ -109,10 +103,6 @@ def _describe_system(release: OsRelease) -> Component:
 def _describe_package(
     reference: str, url: PackageURL | None, packages: Sequence[Package], locations: Iterable[str]
 ) -> Component:
-    from cyclonedx.model import Property
-    from cyclonedx.model.component import Component, ComponentType
-    from cyclonedx.model.component_evidence import ComponentEvidence, Occurrence
-    from cyclonedx.model.license import DisjunctiveLicense
 
     package = max(packages, key=lambda package: bool(package.license))
     return Component(

@@ -210,6 +210,7 @@ def promote(
     c: Context, to: str = "", dry_run: bool = False, json: bool = False, quiet: bool = False
 ) -> PromotedBundle | PromotionPreview:
     """Create a versioned bundle from the tested images."""
+    from lyra_tasks.bundle.content.sbom_process import start_sbom_process
     from lyra_tasks.bundle.promote.plan import collect_promotion_facts, plan_promotion
     from lyra_tasks.bundle.promote.run import create_bundle
     from lyra_tasks.bundle.show import show_promotion, show_promotion_plan
@@ -218,11 +219,12 @@ def promote(
     work = workspace()
     require_same_source()
     push = _prepare_push(to) if to else None
-    promotion = plan_promotion(work.config, collect_promotion_facts(work))
     if dry_run:
-        return show_promotion_plan(promotion)
-    preload_template()
-    result = create_bundle(promotion, work, render_report)
+        return show_promotion_plan(plan_promotion(work.config, collect_promotion_facts(work)))
+    with start_sbom_process() as sboms:
+        promotion = plan_promotion(work.config, collect_promotion_facts(work))
+        preload_template()
+        result = create_bundle(promotion, work, render_report, sboms)
     return show_promotion(result, push(result.bundle, promotion.facts.moving_tags) if push else ())
 
 

@@ -12,7 +12,6 @@ from lyra_tasks.config.models import Scan
 from lyra_tasks.documents import DocumentError, translate_failures
 from lyra_tasks.errors import PreconditionError
 from lyra_tasks.files import quote_path
-from lyra_tasks.images.package_list import build_package_list
 from lyra_tasks.images.stream.packages import ImagePackages, list_packages
 from lyra_tasks.vulnerabilities.debian_tracker import DebianTracker, collect_sources, has_version_rules
 from lyra_tasks.vulnerabilities.document import (
@@ -72,6 +71,8 @@ def _scan_with_tracker(
 
 
 def _format_list(name: str, packages: ImagePackages) -> bytes:
+    from lyra_tasks.images.package_list import build_package_list  # its library takes long to load
+
     return json.dumps(build_package_list(name, packages)).encode()
 
 

@@ -16,10 +16,12 @@ from cyclonedx.validation import make_schemabased_validator
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from lyra_tasks.bundle.content.sbom import ReleaseName, build_sbom, run_syft
+from lyra_tasks.bundle.content.sbom import build_sbom
+from lyra_tasks.bundle.content.sbom_process import ReleaseName, SbomProcess, SbomRequest, start_sbom_process
 from lyra_tasks.bundle.content.spdx import convert_to_spdx
-from lyra_tasks.errors import PreconditionError
-from lyra_tasks.files import write_json
+from lyra_tasks.bundle.content.syft import run_syft
+from lyra_tasks.errors import BundleError, PreconditionError
+from lyra_tasks.files import format_json, write_json
 from lyra_tasks.images.package_list import build_package_list, create_purl
 from lyra_tasks.images.stream.packages import ImagePackages, OsRelease, Package, list_packages
 from tests.bundle.test_receive_script import MANIFEST
@@ -104,6 +106,23 @@ def list_awkward_packages() -> ImagePackages:
         packages={"var/lib/dpkg/status": debs, **dict.fromkeys("fedcba", others)},
         os_release=OsRelease(id="debian", version="12", name="Debian GNU/Linux 12 (bookworm)"),
     )
+
+
+def test_process_answers_as_this_one_would(sboms: SbomProcess) -> None:
+    image, packages = MANIFEST.images[0], list_awkward_packages()
+    sbom = build_sbom(RELEASE, image, packages)
+    expected = format_json(sbom), format_json(convert_to_spdx(sbom, image.manifest_digest))
+    request = SbomRequest(release=RELEASE, image=image, packages=packages)
+    assert [sboms.format(request), sboms.format(request)] == [expected, expected]
+
+
+def test_process_that_has_ended_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cyclonedx.py").write_text("raise ImportError('damaged')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    request = SbomRequest(release=RELEASE, image=MANIFEST.images[0], packages=list_awkward_packages())
+    with start_sbom_process() as process, pytest.raises(BundleError, match="web: the process that lists") as caught:
+        process.format(request)
+    assert caught.value.details[-1] == "ImportError: damaged"
 
 
 @pytest.mark.parametrize(

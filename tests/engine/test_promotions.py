@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.bundle.content.sbom_process import SbomProcess
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.index import BundleStore, register_version
 from lyra_tasks.bundle.format.manifest import open_bundle
@@ -213,7 +214,7 @@ def test_concurrent_promotions_of_one_version_write_once(tested: Project, shelf:
 
 
 def test_concurrent_promotions_of_versions_all_succeed(
-    tested: Project, shelf: Path, monkeypatch: pytest.MonkeyPatch
+    tested: Project, shelf: Path, monkeypatch: pytest.MonkeyPatch, sboms: SbomProcess
 ) -> None:
     work = open_work(tested, monkeypatch)
     facts = collect_promotion_facts(work)
@@ -223,7 +224,7 @@ def test_concurrent_promotions_of_versions_all_succeed(
     ]
     try:
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            results = list(pool.map(lambda plan: create_bundle(plan, work, render_report), plans))
+            results = list(pool.map(lambda plan: create_bundle(plan, work, render_report, sboms), plans))
     finally:
         work.mark_finished()
     assert all(result.is_new for result in results)
@@ -340,7 +341,12 @@ def test_export_sends_only_layers_missing_in_the_cache(
 
 
 def test_stored_blobs_are_promoted_without_buildx_unless_damaged(
-    tested: Project, shelf: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tested: Project,
+    shelf: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    sboms: SbomProcess,
 ) -> None:
     work = open_work(tested, monkeypatch)
     plan = plan_promotion(work.config, collect_promotion_facts(work))
@@ -357,7 +363,7 @@ def test_stored_blobs_are_promoted_without_buildx_unless_damaged(
         keep_first_version(shelf)
         capfd.readouterr()
         try:
-            create_bundle(plan, work, render_report)
+            create_bundle(plan, work, render_report, sboms)
         finally:
             work.mark_finished()
         verify_bundle(shelf / "1.1.0")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.bundle.content.sbom_process import SbomProcess
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.promote.plan import collect_promotion_facts, plan_promotion
 from lyra_tasks.bundle.promote.run import create_bundle
@@ -74,16 +75,18 @@ def newest_evidence(project: Project) -> Path:
     return max(state_of(project).glob("evidence/*/evidence.json"), key=lambda path: path.stat().st_mtime_ns)
 
 
-def test_promotion_ships_the_tested_bytes_of_a_config(tested: Project, work: Workspace) -> None:
+def test_promotion_ships_the_tested_bytes_of_a_config(tested: Project, work: Workspace, sboms: SbomProcess) -> None:
     before = (tested.root / "app/motd.txt").read_bytes()
     plan = plan_promotion(work.config, collect_promotion_facts(work))
     (tested.root / "app/motd.txt").write_text("Good night\n")  # while the bundle is being written
-    bundle = create_bundle(plan, work, render_report).bundle
+    bundle = create_bundle(plan, work, render_report, sboms).bundle
     assert (bundle.directory / MOTD).read_bytes() == before
     verify_bundle(bundle.directory)
 
 
-def test_promotion_refuses_missing_or_changed_stored_bytes(tested: Project, work: Workspace) -> None:
+def test_promotion_refuses_missing_or_changed_stored_bytes(
+    tested: Project, work: Workspace, sboms: SbomProcess
+) -> None:
     digest = file_sha256(tested.root / "app/motd.txt")
     stored = newest_evidence(tested).parent / "inputs" / digest
     assert stored.stat().st_mode & 0o777 == 0o400
@@ -91,7 +94,7 @@ def test_promotion_refuses_missing_or_changed_stored_bytes(tested: Project, work
     plan = plan_promotion(work.config, collect_promotion_facts(work))
     stored.write_text("Good night\n")
     with pytest.raises(StaleError, match=r"app/motd\.txt") as changed:
-        create_bundle(plan, work, render_report)
+        create_bundle(plan, work, render_report, sboms)
     assert changed.value.exit_code == 3
     refused(tested.lyra("promote"), 3, "app/motd.txt")
     stored.unlink()
@@ -99,11 +102,11 @@ def test_promotion_refuses_missing_or_changed_stored_bytes(tested: Project, work
     assert tested.bundles() == []
 
 
-def test_promotion_uses_the_run_that_it_judged(tested: Project, work: Workspace) -> None:
+def test_promotion_uses_the_run_that_it_judged(tested: Project, work: Workspace, sboms: SbomProcess) -> None:
     plan = plan_promotion(work.config, collect_promotion_facts(work))
     (tested.root.parent / "refuse").touch()
     assert tested.lyra("test").code == 5
-    bundle = create_bundle(plan, work, render_report).bundle
+    bundle = create_bundle(plan, work, render_report, sboms).bundle
     tests = json.loads((bundle.directory / layout.TESTS_JSON_FILE).read_bytes())
     assert (tests["passed"], tests["run"]) == (True, bundle.manifest.run)
     assert all(check["outcome"] == "passed" for check in tests["checks"])

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from spdx_tools.spdx.jsonschema.document_converter import DocumentConverter
+from spdx_tools.spdx.model import (
+    Actor,
+    ActorType,
+    Checksum,
+    ChecksumAlgorithm,
+    CreationInfo,
+    Document,
+    ExternalPackageRef,
+    ExternalPackageRefCategory,
+    Package,
+    PackagePurpose,
+    Relationship,
+    RelationshipType,
+    SpdxNoAssertion,
+)
 
 from lyra_tasks.digests import hex_part
 from lyra_tasks.version import __version__
-
-if TYPE_CHECKING:
-    from spdx_tools.spdx.model import Package
 
 _UNKNOWN = "NOASSERTION"
 _DOCUMENT, _IMAGE = "SPDXRef-DOCUMENT", "SPDXRef-Image"
@@ -19,18 +33,6 @@ _COMMENT = "Packages that package managers recorded in the layers; other softwar
 
 def convert_to_spdx(sbom: Mapping[str, Any], manifest_digest: str) -> dict[str, Any]:
     """Return the SPDX document of the packages in a CycloneDX document; equal documents give equal ones."""
-    from spdx_tools.spdx.jsonschema.document_converter import DocumentConverter
-    from spdx_tools.spdx.model import (
-        Actor,
-        ActorType,
-        Checksum,
-        ChecksumAlgorithm,
-        CreationInfo,
-        Document,
-        Relationship,
-        RelationshipType,
-    )
-
     metadata, root = sbom["metadata"], sbom["metadata"]["component"]
     image = _describe_package(_IMAGE, root)
     image.checksums = [Checksum(ChecksumAlgorithm.SHA256, hex_part(manifest_digest))]
@@ -58,14 +60,6 @@ def convert_to_spdx(sbom: Mapping[str, Any], manifest_digest: str) -> dict[str, 
 
 def _describe_package(identifier: str, component: Mapping[str, Any]) -> Package:
     """Return a package; what it says of its license itself need not be an expression of SPDX."""
-    from spdx_tools.spdx.model import (
-        ExternalPackageRef,
-        ExternalPackageRefCategory,
-        Package,
-        PackagePurpose,
-        SpdxNoAssertion,
-    )
-
     licenses = [_name_license(entry) for entry in component.get("licenses", ())]
     url = component.get("purl")
     purpose = str(component.get("type", "")).upper().replace("-", "_")

@@ -14,7 +14,7 @@ from lyra_tasks.bundle.content.environment import PromotedService, select_promot
 from lyra_tasks.bundle.format.layout import archive_file
 from lyra_tasks.config.containers import UserIds
 from lyra_tasks.config.models import Configuration, Deviation
-from lyra_tasks.config.platforms import image_from_key, list_variants
+from lyra_tasks.config.platforms import list_promoted_variants
 from lyra_tasks.engine.client.facts import parse_version_numbers
 from lyra_tasks.engine.workspace import Workspace
 from lyra_tasks.errors import ConfigurationError
@@ -139,7 +139,7 @@ def plan_promotion(config: Configuration, facts: PromotionFacts) -> PromotionPla
             ),
             services=tuple(services_by_image[variant.image]),
         )
-        for variant in list_variants(config, sorted(services_by_image))
+        for variant in list_promoted_variants(config)
     )
     references = {image.name: image.references[0] for image in images}
     supports_zstd = parse_version_numbers(config.proxima.min_engine) >= _MIN_ZSTD_ENGINE
@@ -193,8 +193,7 @@ def _scan_promoted_images(
     work: Workspace, records: Mapping[str, ImageRecord], today: datetime.date
 ) -> VulnerabilityScan:
     """Look the packages of all images of the bundle up, if the project wants that."""
-    names = {work.config.image_name(name) for name, service in work.config.services.items() if service.is_promoted}
-    promoted = {key: record for key, record in records.items() if image_from_key(key) in names}
+    promoted = {variant.key: records[variant.key] for variant in list_promoted_variants(work.config)}
     packages = read_image_packages(work, promoted) if work.config.scan else {}
     return scan_packages(packages, work.config.scan, work.root, today)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks import console
+from lyra_tasks.bundle.content.sbom_process import SbomProcess
 from lyra_tasks.bundle.contradictions import find_bundle_contradictions
 from lyra_tasks.bundle.diff import compare_bundles
 from lyra_tasks.bundle.format import layout
@@ -76,7 +77,7 @@ class PromotionResult:
 
 
 def create_bundle(
-    plan: PromotionPlan, work: Workspace, render_report: Callable[[ReportDocuments], str]
+    plan: PromotionPlan, work: Workspace, render_report: Callable[[ReportDocuments], str], sboms: SbomProcess
 ) -> PromotionResult:
     """Create the bundle unless it exists; `render_report` renders its report.
 
@@ -103,7 +104,7 @@ def create_bundle(
         _report_disk_space(plan)
         warn_if_world_writable(directory)
         with staging_directory(plan.directory, "promote") as stage:
-            manifest = _write_images(plan, work, stage, lock)
+            manifest = _write_images(plan, work, stage, lock, sboms)
             previous = read_previous_bundle(store, manifest.version)
             _write_documents(plan, work, previous, Bundle(stage, manifest), render_report)
             publish_directory(stage, plan.directory)
@@ -149,14 +150,14 @@ def _require_same_content(plan: PromotionPlan) -> Bundle:
     return existing
 
 
-def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int) -> Manifest:
+def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int, sboms: SbomProcess) -> Manifest:
     """Write the archive for each platform and the SBOM of each image, and return the manifest."""
     expected = {diff_id for image in plan.images for diff_id in image.record.diff_ids}
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
     (stage / layout.IMAGES_DIRECTORY).mkdir()
     with pack_images(plan, work, stage, cache, lock) as packed_images:
         images = {image.build_name: _describe_image(image, packed_images[image.build_name]) for image in plan.images}
-        with write_sboms(plan, work, stage, images, packed_images):
+        with write_sboms(plan, work, stage, images, packed_images, sboms):
             archives = [
                 _write_archive(plan, [(image, packed_images[image.build_name]) for image in archived], stage / file)
                 for file, archived in plan.images_by_archive.items()

@@ -9,20 +9,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lyra_tasks.bundle.content.sbom import ReleaseName, build_sbom, collect_image_packages, run_syft
-from lyra_tasks.bundle.content.spdx import convert_to_spdx
+from lyra_tasks.bundle.content.sbom_process import ReleaseName, SbomProcess, SbomRequest
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.manifest import BundledImage
 from lyra_tasks.bundle.promote.contents import commit_time
 from lyra_tasks.bundle.promote.plan import PromotionPlan
-from lyra_tasks.files import write_json
+from lyra_tasks.files import format_json, write_file
 from lyra_tasks.images.archive.write import write_layout
+from lyra_tasks.images.oci import Layer
+from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec, read_file_blocks
+from lyra_tasks.images.stream.layers import blob_path
 from lyra_tasks.images.stream.pack import PackedImage
+from lyra_tasks.images.stream.packages import (
+    LayerPackages,
+    load_layer_packages,
+    merge_layer_packages,
+    read_layer_packages,
+    save_layer_packages,
+)
 
 if TYPE_CHECKING:
     from lyra_tasks.engine.workspace import Workspace
-
-_MAX_UNPACKED_BESIDE_BYTES = 8 * 1024**2
 
 
 @contextmanager
@@ -32,45 +39,62 @@ def write_sboms(
     stage: Path,
     images: Mapping[str, BundledImage],
     packed_images: Mapping[str, PackedImage],
+    process: SbomProcess,
 ) -> Iterator[None]:
-    """Write the SBOM of each image, by build name, beside what the block does or after it.
+    """Write the SBOM of each image, by build name, beside what the block does.
 
-    After it if it unpacks large layers again, which takes the most memory of a promotion. syft always runs after it: an
-    interruption ends a program that the main thread waits for.
+    syft runs after it: an interruption ends a program that the main thread waits for.
     """
     release = ReleaseName(plan.config.project.name, plan.version, commit_time(plan))
     uses_syft = work.config.promotion.sbom == "syft"
 
     def list_packages() -> None:
         for build_name, image in images.items():
-            packages = collect_image_packages(packed_images[build_name], work.paths.cache)
+            packed_image = packed_images[build_name]
+            packages = merge_layer_packages(
+                _collect_layer_packages(layer, packed_image, work.paths.cache) for layer in packed_image.identity.layers
+            )
             if not uses_syft:
-                sbom = build_sbom(release, image, packages)
-                _write_sbom(stage, build_name, sbom, convert_to_spdx(sbom, image.manifest_digest))
+                _write_sbom(
+                    stage, build_name, *process.format(SbomRequest(release=release, image=image, packages=packages))
+                )
 
-    unpacks = any(
-        layer.unpacked_size > _MAX_UNPACKED_BESIDE_BYTES
-        for image in packed_images.values()
-        for layer in image.identity.layers
-        if layer.digest in image.unverified
-    )
     with ThreadPoolExecutor(1) as pool:
-        future = None if unpacks else pool.submit(list_packages)
+        future = pool.submit(list_packages)
         yield
-        future.result() if future else list_packages()
+        future.result()
     for build_name, image in images.items() if uses_syft else ():
-        _write_sbom(stage, build_name, *_run_syft(packed_images[build_name], release, image, stage))
+        documents = _run_syft(packed_images[build_name], release, image, stage)
+        _write_sbom(stage, build_name, *(format_json(document) for document in documents))
 
 
-def _write_sbom(stage: Path, build_name: str, cyclonedx: Mapping[str, Any], spdx: Mapping[str, Any]) -> None:
-    write_json(stage / layout.sbom_file(build_name), cyclonedx)
-    write_json(stage / layout.spdx_file(build_name), spdx)
+def _write_sbom(stage: Path, build_name: str, cyclonedx: str, spdx: str) -> None:
+    write_file(stage / layout.sbom_file(build_name), cyclonedx.encode())
+    write_file(stage / layout.spdx_file(build_name), spdx.encode())
 
 
 def _run_syft(
     packed_image: PackedImage, release: ReleaseName, image: BundledImage, stage: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run syft on a copy of one image, since it reads no archive of several."""
+    from lyra_tasks.bundle.content.syft import run_syft
+
     with tempfile.TemporaryDirectory(dir=stage) as directory:
         write_layout(Path(directory), packed_image)
         return run_syft(Path(directory), release, image)
+
+
+def _collect_layer_packages(layer: Layer, image: PackedImage, cache: Path) -> LayerPackages:
+    """Return the packages of a layer, which is read only if they are known neither from `cache` nor from packing."""
+    packages = load_layer_packages(cache, layer.diff_id)
+    if packages is None:
+        packages = image.packages.get(layer.diff_id) or _read_layer_packages(layer, image.spool)
+        save_layer_packages(cache, layer.diff_id, packages)
+    return packages
+
+
+def _read_layer_packages(layer: Layer, spool: Path) -> LayerPackages:
+    with blob_path(spool, layer.digest).open("rb") as file:
+        codec = detect_codec(file.peek(4))
+        blocks = decompress_blocks(read_file_blocks(file), codec, layer.digest, layer.unpacked_size)
+        return read_layer_packages(blocks, layer.digest)
