@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from lyra_tasks import console
@@ -14,7 +15,7 @@ from lyra_tasks.builds.plan import BuildFacts
 from lyra_tasks.config.models import Builder
 from lyra_tasks.config.platforms import Variant, image_from_key, list_variants
 from lyra_tasks.dockerfile.context import ContextSnapshot, format_names, list_touched
-from lyra_tasks.dockerfile.input_hashes import ImageInputs, dockerfile_path, read_ignore_patterns, scan_image
+from lyra_tasks.dockerfile.input_hashes import ImageInputs, dockerfile_path, read_ignore_patterns, scan_contexts
 from lyra_tasks.dockerfile.lock_file import LOCK_FILE_NAME, read_lock_file, write_lock_file
 from lyra_tasks.engine.bases.inputs import add_stage_uses, collect_base_requests, find_base_uses, hash_current_inputs
 from lyra_tasks.engine.bases.materials import collect_materials, find_base_arguments, load_missing_bases
@@ -64,13 +65,17 @@ def select_builds(
     return own, tuple(variant for variant in builds if variant not in own)
 
 
-def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: bool = False) -> BuildFacts:
-    """Collect the facts of `builds`; bases are resolved and, unless `dry_run` is set, locked and loaded."""
+def collect_build_facts(
+    work: Workspace, builds: Sequence[Variant], snapshots: Mapping[str, ContextSnapshot], *, dry_run: bool = False
+) -> BuildFacts:
+    """Collect the facts of `builds`; bases are resolved and, unless `dry_run` is set, locked and loaded.
+
+    `snapshots` are those of the contexts of all images. Whether they are still the same is found when a build ends.
+    """
     image_names = tuple(dict.fromkeys(build.image for build in builds))
     settings_checks = [check_capacity(work.config), check_engine_settings(work.config)]
     enforce_rules(work.config, settings_checks, datetime.date.today())
     _require_secrets(work, image_names)
-    snapshots = {name: scan_image(work.root, image) for name, image in work.config.images.items()}
     with ThreadPoolExecutor(1) as executor:
         executor.submit(import_docker_sdk)  # while git runs
         _require_submodules(work, image_names)
@@ -84,14 +89,17 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
     builder = find_builder(engine, work.config.builder.name) if work.config.builder.name else None
     is_remote = builder is not None and builder.is_separate
     find_base_arguments(work, uses, separate_builder=is_remote)  # fail before bases are resolved
+    lock_before = _read_lock(work)
     resolution = prepare_bases(work, builds, dry_run=dry_run)
     resolved_bases = resolution.bases
     if is_remote and not dry_run:
         from lyra_tasks.builds.base_layouts import export_local_bases
 
         resolved_bases = export_local_bases(engine, resolved_bases, work.run_directory / "bases")
-    inputs = hash_current_inputs(work, resolution.lock)
-    _require_unchanged(snapshots, inputs, work.root / LOCK_FILE_NAME)
+    inputs = hash_current_inputs(work, snapshots, resolution.lock)
+    if _read_lock(work) != lock_before:  # it may be in a context
+        inputs = hash_current_inputs(work, scan_contexts(work.root, work.config.images), resolution.lock)
+        _require_unchanged(snapshots, inputs, work.root / LOCK_FILE_NAME)
     return BuildFacts(
         materials=collect_materials(work, uses, resolved_bases, separate_builder=is_remote, inputs=inputs),
         version=work.version.semver,
@@ -114,6 +122,12 @@ def collect_build_facts(work: Workspace, builds: Sequence[Variant], *, dry_run: 
     )
 
 
+def _read_lock(work: Workspace) -> bytes:
+    with suppress(FileNotFoundError):
+        return (work.root / LOCK_FILE_NAME).read_bytes()
+    return b""
+
+
 def _seem_unchanged(work: Workspace, builds: Sequence[Variant]) -> bool:
     """Return whether all images were built from this commit and these changes, before anything is hashed."""
     records = [work.images.read(build.image, build.platform) for build in builds]
@@ -126,10 +140,7 @@ def _seem_unchanged(work: Workspace, builds: Sequence[Variant]) -> bool:
 def _require_unchanged(
     snapshots: Mapping[str, ContextSnapshot], inputs: Mapping[str, ImageInputs], lock_file: Path
 ) -> None:
-    """Raise StaleError if a context changed since before git was asked, which may have called it clean.
-
-    The lock file may be in a context, and has been written meanwhile.
-    """
+    """Raise StaleError if a context changed since it was hashed, except for the lock file."""
     for build, current in inputs.items():
         snapshot = snapshots[image_from_key(build)]
         touched = (snapshot.context / name for name in list_touched(snapshot, current.source))

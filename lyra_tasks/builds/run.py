@@ -17,7 +17,7 @@ from lyra_tasks import console
 from lyra_tasks.builds.facts import collect_build_facts
 from lyra_tasks.builds.plan import BuildPlan, PlannedImage, plan_build
 from lyra_tasks.config.platforms import Variant, list_variants
-from lyra_tasks.dockerfile.input_hashes import ImageInputs
+from lyra_tasks.dockerfile.input_hashes import ImageInputs, scan_contexts
 from lyra_tasks.engine.bases.inputs import hash_current_inputs
 from lyra_tasks.engine.bases.materials import build_prerequisites, inspect_built_image, read_secret_lines
 from lyra_tasks.engine.buildx.bake import bake_targets, select_target_metadata
@@ -260,14 +260,14 @@ def build_dev_images(work: Workspace, only: Collection[str] | None = None) -> di
     if not work.config.images:
         return fetched
     variants = {variant.key: variant for variant in list_variants(work.config, work.config.images)}
-    engine = work.engine
-    states = compare_images(store, engine, _without_commit(hash_current_inputs(work)))
+    engine, snapshots = work.engine, scan_contexts(work.root, work.config.images)
+    states = compare_images(store, engine, _without_commit(hash_current_inputs(work, snapshots)))
     states = tuple(state for state in states if only is None or variants[state.name].image in only)
     stale = [variants[state.name] for state in states if state.problem]
     for state in states:
         console.info(f"image {state.name}: {state.problem or 'unchanged'}")
     if stale:
-        build_facts = collect_build_facts(work, stale)
+        build_facts = collect_build_facts(work, stale, snapshots)
         # a new commit alone must not replace images and containers
         build_facts = replace(
             build_facts,

@@ -66,7 +66,7 @@ def plan_test_run(work: Workspace, only: Sequence[str], options: TestOptions, *,
     """
     config = work.config
     tests = _select_tests(config.tests, only)  # before the engine is contacted or started
-    current_inputs = hash_current_inputs(work)
+    current_inputs = hash_current_inputs(work, work.snapshots)
     records = require_current_images(compare_images(work.images, work.engine, current_inputs))
     if not is_dry_run:
         prepare_third_party_images(work)

@@ -58,6 +58,11 @@ def scan_image(root: Path, image: Image) -> ContextSnapshot:
     return scan_directory(context, dockerfile_path(root, image), root / ".lyra" / "hashes")
 
 
+def scan_contexts(root: Path, images: Mapping[str, Image]) -> dict[str, ContextSnapshot]:
+    """Hash what the builder gets for each of the images."""
+    return {name: scan_image(root, image) for name, image in images.items()}
+
+
 def scan_directory(context: Path, dockerfile: Path | None, cache: Path | None = None) -> ContextSnapshot:
     """Hash what the builder gets of a context; the hashes of large files are kept in the directory `cache`."""
     name = sha256_hex(f"{context}\0{dockerfile}".encode("utf-8", "surrogateescape"))[:16]

@@ -114,10 +114,10 @@ class Workspace:
 
     @cached_property
     def snapshots(self) -> dict[str, ContextSnapshot]:
-        """What the builder gets for each image, as it was compared with HEAD for `git`."""
-        from lyra_tasks.dockerfile.input_hashes import scan_image
+        """What the builder gets for each image, as it was hashed before git was asked, and compared with HEAD."""
+        from lyra_tasks.dockerfile.input_hashes import scan_contexts
 
-        return {name: scan_image(self.root, image) for name, image in self.config.images.items()}
+        return scan_contexts(self.root, self.config.images)
 
     @cached_property
     def version(self) -> CheckoutVersion:
@@ -136,8 +136,8 @@ class Workspace:
         from lyra_tasks.versions.git import collect_git_facts
 
         outputs = (self.config.promotion.directory, ".lyra", *sorted(self.generated_files))
-        facts = collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
         snapshots = self.snapshots.values()
+        facts = collect_git_facts(self.root, self.config.release.tag, outputs=outputs)
         return add_source_changes(facts, self.config, self.root, self.loaded.input_files, outputs, snapshots)
 
     @cached_property

@@ -42,7 +42,7 @@ class ImageState:
 
 def compare_set(work: Workspace, engine: Engine | None) -> tuple[ImageState, ...]:
     """Compare all own images with their files, and all third-party images with the lock file."""
-    own = compare_images(work.images, engine, hash_current_inputs(work, snapshots=work.snapshots))
+    own = compare_images(work.images, engine, hash_current_inputs(work, work.snapshots))
     return (*own, *compare_fetched_images(work, engine))
 
 

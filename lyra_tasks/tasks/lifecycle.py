@@ -78,7 +78,7 @@ def build(
             show_fetch_plan(work, plan_fetches(work, third_party))
         results = fetch_images(work, () if dry_run else third_party)
     with missing.collect():
-        build_facts = collect_build_facts(work, own, dry_run=dry_run) if own else None
+        build_facts = collect_build_facts(work, own, work.snapshots, dry_run=dry_run) if own else None
     missing.require_none()
     build_plan = plan_build(work.config, build_facts, own, no_cache=no_cache, pull=pull) if build_facts else None
     if dry_run:

@@ -24,7 +24,6 @@ from lyra_tasks.dockerfile.input_hashes import (
     compute_input_hashes,
     dockerfile_path,
     hash_mapping,
-    scan_image,
 )
 from lyra_tasks.dockerfile.lock_file import (
     LOCK_FILE_NAME,
@@ -184,16 +183,11 @@ def hash_stage_inputs(
 
 
 def hash_current_inputs(
-    work: Workspace, lock: LockFile | None = None, snapshots: Mapping[str, ContextSnapshot] | None = None
+    work: Workspace, snapshots: Mapping[str, ContextSnapshot], lock: LockFile | None = None
 ) -> dict[str, ImageInputs]:
-    """Return the inputs of every build, from the files and the lock file alone.
-
-    `snapshots` are those of all images, which are scanned now by default.
-    """
+    """Return the inputs of every build, from the `snapshots` of all images and the lock file alone."""
     lock = lock or read_lock_file(work.root / LOCK_FILE_NAME)
     commit, images = work.git.commit, work.config.images
-    if snapshots is None:
-        snapshots = {name: scan_image(work.root, image) for name, image in images.items()}
     image_hashes = {name: compute_input_hashes(image, snapshots[name], commit) for name, image in images.items()}
     uses = find_base_uses(work, list_variants(work.config, work.config.images))
     return {
