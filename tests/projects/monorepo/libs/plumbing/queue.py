@@ -11,7 +11,7 @@ import pika
 
 def open_channel(name: str) -> Any:
     """Return a channel of the queue, with the queue `name` declared."""
-    for _ in range(50):
+    for _ in range(300):
         try:
             channel = pika.BlockingConnection(pika.URLParameters(os.environ["AMQP_URL"])).channel()
             channel.queue_declare(name, durable=True)
