@@ -11,11 +11,12 @@ from pathlib import Path
 
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, NOT_IN_CHECKSUMS
 from lyra_tasks.bundle.format.manifest import read_small_file
+from lyra_tasks.bundle.format.staging import write_staged
 from lyra_tasks.console import count_bytes
 from lyra_tasks.digests import file_sha256
 from lyra_tasks.documents import shorten, translate_failures
 from lyra_tasks.errors import BundleError
-from lyra_tasks.files import walk_directory, write_file
+from lyra_tasks.files import walk_directory
 
 _LINE_PATTERN = re.compile(r"([0-9a-f]{64})  (.+)")
 _NAME_PATTERN = re.compile(r"[^\x00-\x1f\x7f-\x9f\\\udc80-\udcff]+")
@@ -95,9 +96,9 @@ def hash_files(files: Iterable[Path]) -> list[str]:
 
 
 def write_checksums(bundle: Path, known_digests: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Write `SHA256SUMS` durably and return the digests by name; files in `known_digests` are not hashed again."""
+    """Write `SHA256SUMS` and return the digests by name; files in `known_digests` are not hashed again."""
     sums = hash_bundle(bundle, known_digests or {})
-    write_file(bundle / CHECKSUMS_FILE, format_checksums(sums))
+    write_staged(bundle / CHECKSUMS_FILE, format_checksums(sums))
     return sums
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from lyra_tasks.bundle.format.checksums import list_bundle_files
 from lyra_tasks.bundle.format.layout import CHECKSUMS_FILE, SIGNATURE_FILE
+from lyra_tasks.bundle.format.staging import write_staged
 from lyra_tasks.config.models import Sign
 from lyra_tasks.errors import BundleError, PreconditionError, UsageError
-from lyra_tasks.files import quote_path, write_file
+from lyra_tasks.files import quote_path
 from lyra_tasks.processes import create_environment
 
 SIGNATURE_NAMESPACE = "lyra-promotion"
@@ -60,7 +61,7 @@ def find_signing_key(sign: Sign, root: Path) -> Path:
 
 
 def sign_checksums(bundle: Path, key: Path) -> None:
-    """Write the signature of the checksums durably; raise PreconditionError if the key needs a prompt or is invalid."""
+    """Write the signature of the checksums; raise PreconditionError if the key needs a prompt or is invalid."""
     result = _run_ssh_keygen(bundle, "sign", "-f", str(key))
     if result.returncode or not result.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
         output = _output_lines(result)
@@ -70,7 +71,7 @@ def sign_checksums(bundle: Path, key: Path) -> None:
             hint=f"Run `ssh-add {quote_path(key)}`" if needs_passphrase else "See the output of ssh-keygen",
             details=output,
         )
-    write_file(bundle / SIGNATURE_FILE, result.stdout)
+    write_staged(bundle / SIGNATURE_FILE, result.stdout)
 
 
 def verify_signature(bundle: Path, trust: Trust) -> None:

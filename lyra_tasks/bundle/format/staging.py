@@ -6,6 +6,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from lyra_tasks import console
 from lyra_tasks.errors import NoSpaceError, is_disk_full
 from lyra_tasks.files import STAGING_PREFIX, quote_path, sync_directory, sync_file, walk_directory
 from lyra_tasks.locks import directory_lock
+
+_SYNC_THREADS = 8
 
 
 @contextmanager
@@ -69,12 +72,20 @@ def warn_if_world_writable(directory: Path) -> None:
         )
 
 
+def write_staged(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file in a staging directory; it is synced when that is published."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    with suppress(PermissionError):  # FAT has no modes
+        path.chmod(mode)
+
+
 def publish_directory(stage: Path, target: Path) -> None:
     """Sync `stage` to disk and rename it to `target`, then remove what `target` was before."""
-    for directory, _, file_names in walk_directory(stage):
-        for name in file_names:
-            sync_file(directory / name)
-        sync_directory(directory)
+    with ThreadPoolExecutor(_SYNC_THREADS) as pool:  # a journal of a file system writes several at once
+        for directory, _, file_names in walk_directory(stage):
+            list(pool.map(sync_file, (directory / name for name in file_names)))
+            sync_directory(directory)
     previous = stage.with_name(f"{stage.name}.old")
     if target.exists():
         target.rename(previous)

@@ -23,7 +23,7 @@ from lyra_tasks.bundle.format.layout import (
     SIGNATURE_FILE,
     SUMMARY_FILE,
 )
-from lyra_tasks.bundle.format.manifest import read_small_file, report_removed_bundle, write_document
+from lyra_tasks.bundle.format.manifest import encode_document, read_small_file, report_removed_bundle
 from lyra_tasks.bundle.format.pack import (
     PackedArchive,
     PackedDocuments,
@@ -33,11 +33,10 @@ from lyra_tasks.bundle.format.pack import (
     write_document_archive,
 )
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
-from lyra_tasks.bundle.format.staging import publish_directory, require_free_space, staging_directory
+from lyra_tasks.bundle.format.staging import publish_directory, require_free_space, staging_directory, write_staged
 from lyra_tasks.bundle.pack.plan import PackPlan, PlannedDelta
 from lyra_tasks.bundle.verify import verify_bundle, verify_pack
 from lyra_tasks.errors import ImmutableError, PreconditionError
-from lyra_tasks.files import write_file
 from lyra_tasks.images.archive.parts import MAX_COMPRESSED_BYTES, PartsWriter
 from lyra_tasks.images.archive.read import read_without_layers
 from lyra_tasks.images.stream.codec import write_blocks
@@ -116,10 +115,10 @@ def fill_pack(plan: PackPlan, stage: Path) -> PackManifest:
         archives=[_write_delta(plan, delta, stage) for delta in plan.deltas],
         documents=_write_documents(plan, archived_files, stage),
     )
-    write_document(stage / PACK_FILE, pack_manifest)
+    write_staged(stage / PACK_FILE, encode_document(pack_manifest))
     page = read_small_file(files[SUMMARY_FILE]).decode(errors="replace") if SUMMARY_FILE in files else ""
-    write_file(stage / SUMMARY_FILE, render_pack_page(page, manifest, pack_manifest).encode())
-    write_file(stage / RECEIVE_SCRIPT, render_receive_script(manifest, pack_manifest).encode(), mode=0o755)
+    write_staged(stage / SUMMARY_FILE, render_pack_page(page, manifest, pack_manifest).encode())
+    write_staged(stage / RECEIVE_SCRIPT, render_receive_script(manifest, pack_manifest).encode(), mode=0o755)
     return pack_manifest
 
 

@@ -31,8 +31,8 @@ from lyra_tasks.bundle.format.manifest import (
     ImageLayer,
     Manifest,
     OtherFormatError,
+    encode_document,
     open_bundle,
-    write_document,
 )
 from lyra_tasks.bundle.format.signature import find_signing_key, sign_checksums
 from lyra_tasks.bundle.format.staging import (
@@ -40,6 +40,7 @@ from lyra_tasks.bundle.format.staging import (
     remove_stale_staging,
     staging_directory,
     warn_if_world_writable,
+    write_staged,
 )
 from lyra_tasks.bundle.promote.contents import (
     archive_annotations,
@@ -52,7 +53,7 @@ from lyra_tasks.bundle.promote.images import pack_images
 from lyra_tasks.bundle.promote.plan import PromotedImage, PromotionPlan
 from lyra_tasks.bundle.promote.sboms import write_sboms
 from lyra_tasks.errors import BundleError, ImmutableError
-from lyra_tasks.files import sync_file, write_file, write_json
+from lyra_tasks.files import format_json, sync_file
 from lyra_tasks.images.archive.verify import ExpectedImage, verify_archive
 from lyra_tasks.images.archive.write import ArchiveEntry, write_archive
 from lyra_tasks.images.stream.cache import LayerCache
@@ -176,15 +177,15 @@ def _write_documents(
 ) -> None:
     """Write all other files; the report, the provenance and the checksums are last: they depend on the others."""
     stage, manifest = bundle.directory, bundle.manifest
-    write_document(stage / layout.MANIFEST_FILE, manifest)
+    write_staged(stage / layout.MANIFEST_FILE, encode_document(manifest))
     for name, content in render_documents(plan, manifest).items():
-        write_file(stage / name, content, mode=0o755 if name == layout.RECEIVE_SCRIPT else 0o644)
+        write_staged(stage / name, content, mode=0o755 if name == layout.RECEIVE_SCRIPT else 0o644)
     _copy_evidence(plan, work, stage)
     diff = compare_bundles(previous, read_bundle_documents(bundle)) if previous else None
-    write_file(stage / layout.SUMMARY_FILE, render_operator_page(plan, manifest, diff))
+    write_staged(stage / layout.SUMMARY_FILE, render_operator_page(plan, manifest, diff))
     changes = [asdict(change) for change in diff.changes] if diff else []
-    write_json(stage / layout.PREVIOUS_FILE, previous_document(previous, changes))
-    write_file(stage / layout.REPORT_FILE, render_report(read_report_documents(bundle)).encode())
+    write_staged(stage / layout.PREVIOUS_FILE, format_json(previous_document(previous, changes)).encode())
+    write_staged(stage / layout.REPORT_FILE, render_report(read_report_documents(bundle)).encode())
     sums = _write_digests(plan, bundle)
     problems = find_bundle_contradictions(stage, manifest, sums)
     if problems:
@@ -201,7 +202,8 @@ def _write_digests(plan: PromotionPlan, bundle: Bundle) -> dict[str, str]:
     digests = hash_bundle(stage, archives)
     del digests[layout.PROVENANCE_FILE]
     documents = {name: digest for name, digest in digests.items() if name not in archives}
-    write_json(stage / layout.PROVENANCE_FILE, build_provenance(plan, manifest, documents))
+    provenance = build_provenance(plan, manifest, documents)
+    write_staged(stage / layout.PROVENANCE_FILE, format_json(provenance).encode())
     return write_checksums(stage, digests)
 
 
@@ -247,7 +249,7 @@ def _copy_evidence(plan: PromotionPlan, work: Workspace, stage: Path) -> None:
     runs = {plan.facts.evidence.run, *(image.record.run for image in plan.images)}
     entries = [entry for entry in work.journal.all_entries(runs) if not _is_promotion_entry(entry)]
     lines = [json.dumps(entry.__dict__, sort_keys=True) for entry in entries]
-    write_file(stage / layout.JOURNAL_FILE, ("\n".join(lines) + "\n").encode())
+    write_staged(stage / layout.JOURNAL_FILE, ("\n".join(lines) + "\n").encode())
 
 
 def _is_promotion_entry(entry: JournalEntry) -> bool:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from lyra_tasks.bundle.content.sbom_process import ReleaseName, SbomProcess, SbomRequest
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.manifest import BundledImage
+from lyra_tasks.bundle.format.staging import write_staged
 from lyra_tasks.bundle.promote.contents import commit_time
 from lyra_tasks.bundle.promote.plan import PromotionPlan
-from lyra_tasks.files import format_json, write_file
+from lyra_tasks.files import format_json
 from lyra_tasks.images.archive.write import write_layout
 from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.stream.codec import decompress_blocks, detect_codec, read_file_blocks
@@ -69,8 +70,8 @@ def write_sboms(
 
 
 def _write_sbom(stage: Path, build_name: str, cyclonedx: str, spdx: str) -> None:
-    write_file(stage / layout.sbom_file(build_name), cyclonedx.encode())
-    write_file(stage / layout.spdx_file(build_name), spdx.encode())
+    write_staged(stage / layout.sbom_file(build_name), cyclonedx.encode())
+    write_staged(stage / layout.spdx_file(build_name), spdx.encode())
 
 
 def _run_syft(
