@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import pkgutil
+from collections.abc import Iterator
 from importlib import import_module
+
+from pydantic import BaseModel
 
 import lyra_tasks
 
@@ -28,3 +32,16 @@ for module in pkgutil.walk_packages(lyra_tasks.__path__, "lyra_tasks."):
         import_module(module.name)
 for library in _LIBRARIES:
     import_module(library)
+
+
+def _list_subclasses(parent: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from _list_subclasses(child)
+
+
+# what every client would do by itself
+for model in _list_subclasses(BaseModel):
+    if model.__module__.startswith("lyra_tasks."):
+        model.model_rebuild()
+gc.freeze()
