@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,12 +19,11 @@ from typing import IO
 
 from lyra_tasks.bundle.format.manifest import BundledImage
 from lyra_tasks.errors import BundleError
-from lyra_tasks.files import format_json
 from lyra_tasks.images.stream.packages import ImagePackages
 from lyra_tasks.processes import create_environment
 from lyra_tasks.records.record import Record
 
-_MODULE = "lyra_tasks.bundle.content.sbom_process"
+_MODULE = "lyra_tasks.bundle.content.sbom"
 
 
 @dataclass(frozen=True)
@@ -90,20 +88,3 @@ def start_sbom_process() -> Iterator[SbomProcess]:
         finally:
             process.kill()
             process.communicate()
-
-
-def main() -> None:
-    """Answer requests, a line each, until there are no more; Ctrl-C is for the promotion."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from lyra_tasks.bundle.content.sbom import build_sbom
-    from lyra_tasks.bundle.content.spdx import convert_to_spdx
-
-    for line in sys.stdin.buffer:
-        request = SbomRequest.model_validate_json(line)
-        sbom = build_sbom(request.release, request.image, request.packages)
-        documents = sbom, convert_to_spdx(sbom, request.image.manifest_digest)
-        print(json.dumps([format_json(document) for document in documents]), flush=True)  # noqa: T201
-
-
-if __name__ == "__main__":
-    main()
