@@ -22,7 +22,7 @@ result = tasks.{name}(Context(), quiet=True, **{arguments!r})
 print(json.dumps(results.to_document(result)))
 """
 VOLATILE = re.compile(
-    r"\d{8}t\d{6}-[0-9a-f]+|\d{4}-\d\d-\d\dT[0-9:.+Z]+|\d+(\.\d+)? (GiB|MiB|KiB|B|s)\b|\b\d+ (?=[a-z])"
+    r"\d{8}t\d{6}-[0-9a-f]+|\d{4}-\d\d-\d\dT[0-9:.+Z]+|\d+(\.\d+)? (GiB|MiB|KiB|B|s)\b|\b\d+ (?=[a-z])|(?<=: )\d+(?=,)"
 )
 
 

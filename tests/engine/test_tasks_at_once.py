@@ -53,7 +53,7 @@ def test_build_and_clean_at_once_both_succeed(tiny: Project, engine: Engine) -> 
 
 def test_clean_and_engine_down_wait_for_live_build(tiny: Project, engine: Engine) -> None:
     with (tiny.root / "app/Dockerfile").open("a") as file:
-        file.write('\nRUN ["/bin/busybox", "sleep", "3"]\n')
+        file.write('\nRUN ["/bin/busybox", "sleep", "10"]\n')
     build = tiny.start("build")
     assert becomes(lambda: any(tiny.root.glob(".lyra/runs/*/bake.json")), 30)
     others = [tiny.start("clean"), tiny.start("engine.down")]
