@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import getpass
+import json
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -84,9 +85,9 @@ class Journal:
             write_head(self.head_file, entries[-1].seq, entries[-1].hash)
         return entries[len(repairs) :]
 
-    def entries(self, start: int = 0) -> Iterator[JournalEntry]:
-        """Yield the readable entries from a byte offset on, oldest first."""
-        for _, _, entry in self._parse_lines(start):
+    def entries(self, start: int = 0, *, key: str = "") -> Iterator[JournalEntry]:
+        """Yield the readable entries from a byte offset on, oldest first; with `key`, few whose data lack it."""
+        for _, _, entry in self._parse_lines(start, json.dumps(key).encode() if key else b""):
             if entry is not None:
                 yield entry
 
@@ -249,7 +250,8 @@ class Journal:
         """Return the path of the head file."""
         return self.path.with_suffix(".head")
 
-    def _parse_lines(self, start: int = 0) -> Iterator[tuple[int, bytes, JournalEntry | None]]:
+    def _parse_lines(self, start: int = 0, part: bytes = b"") -> Iterator[tuple[int, bytes, JournalEntry | None]]:
+        """Yield the lines that contain `part`, with their numbers and entries."""
         try:
             with self.path.open("rb") as file:
                 file.seek(start)
@@ -257,7 +259,8 @@ class Journal:
         except FileNotFoundError:
             return
         for number, line in enumerate(lines[:-1], start=1):
-            yield number, line, parse_line(line)
+            if part in line:
+                yield number, line, parse_line(line)
 
     @contextmanager
     def _open_locked(self) -> Iterator[int]:

@@ -33,6 +33,16 @@ def test_entries_are_read_in_order(tmp_path: Path) -> None:
     assert journal.find_problems() == []
 
 
+def test_entries_without_a_key_are_left_out(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    data: list[dict[str, str]] = [{"kind": "image"}, {"name": "kind"}, {}, {"name": "a", "kind": "volume"}]
+    for entry in data:
+        journal.append("run", "created", **entry)
+    found = [entry.data for entry in journal.entries(key="kind")]
+    assert [entry for entry in found if "kind" in entry] == [data[0], data[3]]
+    assert {} not in found
+
+
 def test_undecodable_arguments_are_kept(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     command = ["dev.exec", "--", "ls", os.fsdecode(b"caf\xe9"), "ünï"]

@@ -228,7 +228,8 @@ def load_ownership_index(paths: Paths, engine: str) -> OwnershipIndex:
     last_entry = journal.last_seq
     if former:  # removals of their objects are recorded in the present journal
         return build_ownership_index(merge_journals([*former, journal]), engine)
-    index = build_ownership_index(journal.entries(read_cleared_offset(journal, engine)), engine)
+    entries = journal.entries(read_cleared_offset(journal, engine), key="kind")
+    index = build_ownership_index(entries, engine)
     return replace(index, last_entry=last_entry)
 
 
