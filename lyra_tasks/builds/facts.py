@@ -96,10 +96,11 @@ def collect_build_facts(
         from lyra_tasks.builds.base_layouts import export_local_bases
 
         resolved_bases = export_local_bases(engine, resolved_bases, work.run_directory / "bases")
-    inputs = hash_current_inputs(work, snapshots, resolution.lock)
-    if _read_lock(work) != lock_before:  # it may be in a context
-        inputs = hash_current_inputs(work, scan_contexts(work.root, work.config.images), resolution.lock)
-        _require_unchanged(snapshots, inputs, work.root / LOCK_FILE_NAME)
+    # the lock file may be in a context
+    has_same_lock = _read_lock(work) == lock_before
+    current = snapshots if has_same_lock else scan_contexts(work.root, work.config.images)
+    inputs = hash_current_inputs(work, current, resolution.lock)
+    _require_unchanged(snapshots, inputs, work.root / LOCK_FILE_NAME)
     return BuildFacts(
         materials=collect_materials(work, uses, resolved_bases, separate_builder=is_remote, inputs=inputs),
         version=work.version.semver,

@@ -24,7 +24,14 @@ from lyra_tasks.engine.client.errors import translate_errors
 from lyra_tasks.engine.objects.containers import read_container_state, read_container_user
 from lyra_tasks.engine.objects.inventory import CONTAINER
 from lyra_tasks.engine.objects.lifeline import hold_lifeline
-from lyra_tasks.engine.objects.ownership import LABEL_RUN, LABEL_SERVICE, OwnedObject, Owner, list_owned_objects
+from lyra_tasks.engine.objects.ownership import (
+    LABEL_RUN,
+    LABEL_SERVICE,
+    OwnedObject,
+    Owner,
+    list_owned_objects,
+    read_object_entries,
+)
 from lyra_tasks.engine.objects.removal import remove_objects, remove_run
 from lyra_tasks.engine.objects.volumes import resolve_user_ids, set_volume_owner
 from lyra_tasks.engine.workspace import Workspace
@@ -116,7 +123,7 @@ def plan_create(work: Workspace, records: Mapping[str, ImageRecord]) -> CreatePl
         for container in listed
         if LABEL_SERVICE in container["Labels"]
     }
-    lab_objects = tuple(list_owned_objects(work.engine, work.journal.entries(), run=run))
+    lab_objects = tuple(list_owned_objects(work.engine, read_object_entries(work.journal), run=run))
     return CreatePlan(work, plan, diff_services(plan, containers), containers, lab_objects, is_new=not containers)
 
 

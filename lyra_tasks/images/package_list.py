@@ -103,7 +103,6 @@ def _describe_system(release: OsRelease) -> Component:
 def _describe_package(
     reference: str, url: PackageURL | None, packages: Sequence[Package], locations: Iterable[str]
 ) -> Component:
-
     package = max(packages, key=lambda package: bool(package.license))
     return Component(
         type=ComponentType.LIBRARY,

@@ -13,7 +13,12 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import read_engine_id
 from lyra_tasks.engine.client.contexts import read_context_endpoint
 from lyra_tasks.engine.client.endpoint import is_on_this_machine
-from lyra_tasks.engine.objects.ownership import ENGINE_EVENT, build_ownership_index, read_cleared_offset
+from lyra_tasks.engine.objects.ownership import (
+    ENGINE_EVENT,
+    build_ownership_index,
+    read_cleared_offset,
+    read_object_entries,
+)
 from lyra_tasks.errors import EngineUnavailableError, LyraError
 from lyra_tasks.records.checkouts import list_former_states, list_other_checkouts, merge_journals
 from lyra_tasks.records.journal import Journal
@@ -85,7 +90,7 @@ def count_claims(journals: Sequence[Journal], asked_ids: set[str]) -> dict[str, 
     for engine_id in sorted(list_named_engines(journals) - asked_ids):
         # Removals of the objects of a former project name are recorded in the present journal.
         entries = (
-            journals[0].entries(read_cleared_offset(journals[0], engine_id))
+            read_object_entries(journals[0], read_cleared_offset(journals[0], engine_id))
             if len(journals) == 1
             else merge_journals(journals)
         )

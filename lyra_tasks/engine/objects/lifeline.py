@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lyra_tasks.engine.objects.ownership import Owner, list_owned_objects
+from lyra_tasks.engine.objects.ownership import Owner, list_owned_objects, read_object_entries
 from lyra_tasks.engine.objects.removal import RemovalResult, remove_objects
 from lyra_tasks.locks import lock_if_finished, start_run
 from lyra_tasks.processes import create_environment
@@ -81,7 +81,7 @@ def remove_run_orphans(engine: Engine, owner: Owner, path: Path) -> RemovalResul
     cleanup = RemovalResult()
     idle_scans = 0
     while idle_scans < 2:
-        owned_objects = list_owned_objects(engine, owner.journal.entries(), run=owner.run)
+        owned_objects = list_owned_objects(engine, read_object_entries(owner.journal), run=owner.run)
         result = remove_objects(engine, owner, owned_objects)
         cleanup.removed += result.removed
         cleanup.failed = result.failed

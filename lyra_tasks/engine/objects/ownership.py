@@ -8,7 +8,7 @@ reference, id and engine.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,11 @@ class OwnershipIndex:
         # the build was interrupted: its image is known by its title label, or by a name that only Lyra uses
         has_matching_title = engine_object.title == engine_object.name.rpartition(":")[0]
         return intent.run if intent.is_private or has_matching_title else None
+
+
+def read_object_entries(journal: Journal, start: int = 0) -> Iterator[JournalEntry]:
+    """Yield the entries of a journal that an ownership index is built from, and few others: parsing all takes long."""
+    return journal.entries(start, key="kind")
 
 
 def build_ownership_index(entries: Iterable[JournalEntry], engine: str) -> OwnershipIndex:
@@ -228,8 +233,7 @@ def load_ownership_index(paths: Paths, engine: str) -> OwnershipIndex:
     last_entry = journal.last_seq
     if former:  # removals of their objects are recorded in the present journal
         return build_ownership_index(merge_journals([*former, journal]), engine)
-    entries = journal.entries(read_cleared_offset(journal, engine), key="kind")
-    index = build_ownership_index(entries, engine)
+    index = build_ownership_index(read_object_entries(journal, read_cleared_offset(journal, engine)), engine)
     return replace(index, last_entry=last_entry)
 
 

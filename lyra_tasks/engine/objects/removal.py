@@ -17,7 +17,7 @@ from lyra_tasks.engine.objects.inventory import (
     EngineObject,
     list_labelled_objects,
 )
-from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, select_owned_objects
+from lyra_tasks.engine.objects.ownership import OwnedObject, Owner, read_object_entries, select_owned_objects
 from lyra_tasks.errors import LeftoverError, LyraError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def remove_run(engine: Engine, owner: Owner, prefix: str = "") -> None:
     failures: dict[OwnedObject, str] = {}
     for attempt in range(_MAX_RUN_ATTEMPTS):
         engine_objects = list_labelled_objects(engine)
-        owned_objects = select_owned_objects(engine, engine_objects, owner.journal.entries(), run=owner.run)
+        owned_objects = select_owned_objects(engine, engine_objects, read_object_entries(owner.journal), run=owner.run)
         matches = [candidate for candidate in owned_objects if candidate.name.startswith(prefix)]
         if not matches:
             return
