@@ -43,15 +43,22 @@ def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     project.clean()
 
 
+@pytest.fixture(scope="module")
+def passed(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the project's state after its only complete test run."""
+    return shutil.copytree(project.state, tmp_path_factory.mktemp("passed") / "state")
+
+
 @pytest.fixture
-def tested(project: Project) -> Iterator[Project]:
-    """Return the project; afterwards it has passed again, and has no bundles."""
+def tested(project: Project, passed: Path) -> Iterator[Project]:
+    """Return the project; afterwards its files and its state are as before, and it has no bundles."""
     motd = (project.root / "app/motd.txt").read_bytes()
     yield project
     (project.root / "app/motd.txt").write_bytes(motd)
     (project.root.parent / "refuse").unlink(missing_ok=True)
     shutil.rmtree(project.root / "promotion", ignore_errors=True)
-    assert project.lyra("test").code == 0
+    shutil.rmtree(project.state)
+    shutil.copytree(passed, project.state)
 
 
 @pytest.fixture
@@ -102,7 +109,9 @@ def test_promotion_refuses_missing_or_changed_stored_bytes(
     assert tested.bundles() == []
 
 
-def test_promotion_uses_the_run_that_it_judged(tested: Project, work: Workspace, sboms: SbomProcess) -> None:
+def test_promotion_uses_the_run_that_it_judged_and_refuses_edited_evidence(
+    tested: Project, work: Workspace, sboms: SbomProcess
+) -> None:
     plan = plan_promotion(work.config, collect_promotion_facts(work))
     (tested.root.parent / "refuse").touch()
     assert tested.lyra("test").code == 5
@@ -113,6 +122,9 @@ def test_promotion_uses_the_run_that_it_judged(tested: Project, work: Workspace,
     verify_bundle(bundle.directory)
     shutil.rmtree(tested.root / "promotion")
     refused(tested.lyra("promote"), 3, "The last test run failed: the host agrees")
+    set_passed(newest_evidence(tested))
+    refused(tested.lyra("promote"), 3, "evidence.json")
+    assert tested.bundles() == []
 
 
 def set_passed(path: Path) -> None:
@@ -123,14 +135,6 @@ def set_passed(path: Path) -> None:
         check |= {"outcome": "passed", "message": ""}
     path.chmod(0o600)
     path.write_text(json.dumps(document))
-
-
-def test_promotion_refuses_edited_evidence(tested: Project) -> None:
-    (tested.root.parent / "refuse").touch()
-    assert tested.lyra("test").code == 5
-    set_passed(newest_evidence(tested))
-    refused(tested.lyra("promote"), 3, "evidence.json")
-    assert tested.bundles() == []
 
 
 @pytest.mark.parametrize("name", ["tests.json", "tests.xml", "metrics.json", "logs/web.log"])
