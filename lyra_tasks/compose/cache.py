@@ -62,11 +62,45 @@ def read_cached_project(root: Path, settings: ComposeSettings) -> ComposeProject
     files = find_compose_files(root, settings)
     if not files:
         return None
+    project = _last_reading.get(key) or read_new_project(root, files, settings)
+    _write_cache(root, key, project)
+    return project
+
+
+def read_new_project(root: Path, files: tuple[Path, ...], settings: ComposeSettings) -> ComposeProject:
+    """Read the Compose project of these files, and keep it in memory alone: `init` writes nothing before it has a plan.
+
+    Raises:
+        PreconditionError: Docker Compose is not here.
+        ConfigurationError: A file cannot be read, or Compose refuses the project.
+    """
     from lyra_tasks.compose.project import read_project
 
     project = read_project(root, files, settings)
-    _write_cache(root, key, project)
+    _last_reading.keep(describe_settings(root, settings), project)
     return project
+
+
+class _LastReading:
+    """The Compose project that this process has read last."""
+
+    def __init__(self) -> None:
+        self._key: Mapping[str, Any] = {}
+        self._files: Mapping[str, str] = {}
+        self._project: ComposeProject | None = None
+
+    def keep(self, key: Mapping[str, Any], project: ComposeProject) -> None:
+        self._key, self._files, self._project = key, _hash_files(project.read), project
+
+    def get(self, key: Mapping[str, Any]) -> ComposeProject | None:
+        """Return the project if it was read with the same settings, and nothing has changed since."""
+        project = self._project
+        if project is None or key != self._key or not (_is_current(self._files) and project.probes.is_current()):
+            return None
+        return project
+
+
+_last_reading = _LastReading()
 
 
 def describe_settings(root: Path, settings: ComposeSettings) -> dict[str, Any]:
@@ -122,6 +156,10 @@ def _read_cache(root: Path, key: Mapping[str, Any]) -> ComposeProject | None:
     )
 
 
+def _hash_files(files: tuple[Path, ...]) -> dict[str, str]:
+    return {os.fspath(path): _hash_file(os.fspath(path)) for path in files}
+
+
 def _is_current(files: Mapping[str, str]) -> bool:
     return all(_hash_file(path) == digest for path, digest in files.items())
 
@@ -131,7 +169,7 @@ def _write_cache(root: Path, key: Mapping[str, Any], project: ComposeProject) ->
     paths = {display_path(path): os.fspath(path) for path in project.read}
     document = {
         "key": key,
-        "files": {os.fspath(path): _hash_file(os.fspath(path)) for path in project.read},
+        "files": _hash_files(project.read),
         "kinds": project.probes.kinds,
         "listings": project.probes.files,
         "name": project.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 _PLUGIN = "docker-compose"
 # https://github.com/docker/cli/blob/master/cli-plugins/manager/manager_unix.go
 _PLUGIN_ROOTS = ("/usr/local/lib/docker", "/usr/local/libexec/docker", "/usr/lib/docker", "/usr/libexec/docker")
+# https://github.com/docker/cli/blob/master/cli-plugins/metadata/metadata.go
+_STARTED_BY = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
 _INSTALL_HINT = (
     "Install it (package docker-compose-plugin, docker-compose-v2 or docker-compose), run `engine.up` once, which "
     "brings it, or write `files = []` in [compose] and every service in .lyra.toml"
@@ -33,9 +34,9 @@ class ComposeRefusalError(Exception):
 
 @dataclass(frozen=True)
 class ComposePlugin:
-    """The `docker` command, and the directory of settings whose `cli-plugins` has Compose."""
+    """Compose as a plugin of the `docker` command, and the settings of that command, if not the user's usual ones."""
 
-    docker: str
+    program: Path
     settings: Path | None
 
 
@@ -56,14 +57,13 @@ def find_plugin() -> ComposePlugin:
     Raises:
         PreconditionError: There is none.
     """
-    docker = shutil.which("docker")
     home = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    if docker is not None and any(_has_plugin(Path(root)) for root in (home, *_PLUGIN_ROOTS)):
-        return ComposePlugin(docker, home if _has_plugin(home) else None)
+    for root in (home, *map(Path, _PLUGIN_ROOTS)):
+        if _has_plugin(root):
+            return ComposePlugin(_plugin_path(root), home if root == home else None)
     for engine in _list_unpacked_engines():
-        command = docker or (str(engine / "cli" / "docker") if os.access(engine / "cli" / "docker", os.X_OK) else None)
-        if command is not None and _has_plugin(engine):
-            return ComposePlugin(command, engine)
+        if _has_plugin(engine):
+            return ComposePlugin(_plugin_path(engine), engine)
     raise PreconditionError("Docker Compose not found, which reads the Compose file", hint=_INSTALL_HINT)
 
 
@@ -98,7 +98,8 @@ def _create_client(plugin: ComposePlugin, question: ConfigQuestion) -> DockerCli
     from python_on_whales import DockerClient
 
     return DockerClient(
-        client_call=["env", "-i", *_environment(plugin), plugin.docker],
+        # the plugin itself, as `docker` starts it: `docker` would also start it a second time, to ask what it is
+        client_call=["env", "-i", *_environment(plugin), f"{_STARTED_BY}=docker", str(plugin.program)],
         compose_files=list(question.files),
         compose_profiles=list(question.profiles),
         compose_env_files=list(question.env_files),
@@ -120,8 +121,12 @@ def _describe_refusal(error: Any) -> str:
     return shorten(" ".join(lines)) or "without a reason"
 
 
+def _plugin_path(settings: Path) -> Path:
+    return settings / "cli-plugins" / _PLUGIN
+
+
 def _has_plugin(settings: Path) -> bool:
-    return os.access(settings / "cli-plugins" / _PLUGIN, os.X_OK)
+    return os.access(_plugin_path(settings), os.X_OK)
 
 
 def _list_unpacked_engines() -> list[Path]:

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lyra_tasks.compose.cache import read_new_project
 from lyra_tasks.compose.locate import find_compose_files, find_repository
 from lyra_tasks.compose.model import ComposeProject, ComposeSettings
 from lyra_tasks.compose.overrides import has_value
-from lyra_tasks.compose.project import read_project
 from lyra_tasks.config.validation.problems import Problem, problems_to_error
 from lyra_tasks.dockerfile.parse import Dockerfile, read_dockerfile
 from lyra_tasks.errors import ConfigurationError, PreconditionError
@@ -108,16 +108,16 @@ def _read_compose(root: Path, settings: ComposeSettings) -> ComposeFiles | None:
     files = find_compose_files(root, settings, "--compose")
     if not files:
         return None
-    project = read_project(root, files, settings)
+    project = read_new_project(root, files, settings)
     for finding in project.findings:
         if finding.override == ("compose", "profiles"):
             settings = replace(settings, profiles=tuple(re.findall(r'"([^"]+)"', finding.message)))
-            project = read_project(root, files, settings)
+            project = read_new_project(root, files, settings)
     refusals = [finding for finding in project.findings if finding.is_refused and finding.service]
     # `init` settles the others by a value that it writes
     if impossible := {finding.service for finding in refusals if not has_value(finding.override, project.document)}:
         settings = replace(settings, ignore=tuple(sorted(impossible)))
-        possible, places = read_project(root, files, settings), project.places
+        possible, places = read_new_project(root, files, settings), project.places
         if not possible.document:
             raise _impossible_error(root, files, project)
         left_out = [finding for finding in refusals if finding.service in impossible]

@@ -35,11 +35,7 @@ RARE = {
 
 def read_schema() -> dict[str, Any]:
     """Return the schema that the Compose plugin at hand validates with: it is embedded in the program as it is."""
-    plugin = find_plugin()
-    directories = [plugin.settings] if plugin.settings is not None else []
-    directories += [Path(root) for root in ("/usr/libexec/docker", "/usr/lib/docker", "/usr/local/lib/docker")]
-    program = next(path for root in directories if (path := root / "cli-plugins" / "docker-compose").exists())
-    data = program.read_bytes()
+    data = find_plugin().program.read_bytes()
     start = data.rindex(b"{", 0, data.index(b'"$id": "compose_spec.json"'))
     schema: dict[str, Any] = json.JSONDecoder().raw_decode(data[start : start + 500_000].decode(errors="replace"))[0]
     return schema

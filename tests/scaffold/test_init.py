@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lyra_tasks.compose.plugin import ComposePlugin, ConfigQuestion, ask_config
 from lyra_tasks.compose.stand_ins import SHARED_TEST_VALUE, replace_passwords
 from lyra_tasks.compose.translation.names import make_name
 from lyra_tasks.config.load import LoadedConfig, list_todos, load_config
@@ -533,6 +534,29 @@ def write_compose_project(root: Path, text: str) -> None:
     (root / ".git").mkdir()
     (root / "Dockerfile").write_text("FROM scratch\n")
     (root / "compose.yaml").write_text(text)
+
+
+def test_compose_is_asked_again_only_if_a_file_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions: list[ConfigQuestion] = []
+
+    def ask(plugin: ComposePlugin, question: ConfigQuestion, *, is_interpolated: bool = True) -> dict[str, Any]:
+        questions.append(question)
+        return ask_config(plugin, question, is_interpolated=is_interpolated)
+
+    monkeypatch.setattr("lyra_tasks.compose.reader.ask_config", ask)
+    for name, is_changed in (("same", False), ("changed", True)):
+        root = tmp_path / name
+        root.mkdir()
+        write_compose_project(root, SERVICE_HEAD + "      A: b\n")
+        plan = plan_init(inspect_project(root))
+        if is_changed:
+            (root / "compose.yaml").write_text(SERVICE_HEAD + "      A: c\n")
+        questions.clear()
+        write_init_files(plan, root)
+        assert bool(questions) is is_changed, "the problems of the configuration depend on the files as they are now"
+        questions.clear()
+        assert load_config(root).config.services["web"].environment["A"].default == ("c" if is_changed else "b")
+        assert questions == []
 
 
 @pytest.mark.parametrize(
