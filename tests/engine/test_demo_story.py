@@ -1,4 +1,7 @@
-"""The first hour of a new user: a fresh clone, no Docker engine, and the commands of the README."""
+"""The first hour of a new user: a fresh clone, no Docker engine, and the commands of the README.
+
+The code is that of this checkout; `test_reception.py` runs that of the clone.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from lyra_tasks.engine import sandbox
-from tests.conftest import Outcome, Project
+from tests.conftest import REPOSITORY, Outcome, Project
 from tests.engine.clones import clone
 
 TASKS = ("build", "test", "promote")
@@ -63,10 +66,8 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Sto
     """Run all tasks twice, then `clean`; only the packages are cached before."""
     directory = tmp_path_factory.mktemp("user")
     project = clone(directory, cache, None)
-    project = replace(
-        project,
-        environment={**project.environment, "PATH": without_docker(directory / "bin"), "HOME": str(directory / "home")},
-    )
+    own = {"PATH": without_docker(directory / "bin"), "HOME": str(directory / "home"), "PYTHONPATH": str(REPOSITORY)}
+    project = replace(project, environment={**project.environment, **own})
     try:
         first, first_seconds = timed(project, *TASKS)
         second, second_seconds = timed(project, *TASKS)
@@ -100,26 +101,21 @@ def test_clean_stops_empty_engine_and_keeps_bundle(story: Story) -> None:
     assert "stopped the private engine" in story.cleaned.out
     assert sandbox.find_sandbox(story.state) is None
     assert story.project.lyra("verify").code == 0
-    up = story.project.lyra("engine.up")
-    assert up.code == 0, up.text
-    variables = dict(re.findall(r"(?m)^export (\w+)='?(.*?)'?$", up.out))
-    try:
-        for arguments in (("ps",), ("image", "ls"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom")):
-            all_option = ("--all",) if arguments[0] in ("ps", "image") else ()
-            command = ["docker", *arguments, *all_option, "--quiet"]
-            done = subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True, text=True)
-            assert done.stdout == "", command
-    finally:
-        assert story.project.lyra("engine.down").code == 0
-
-
-def test_manually_started_engine_is_used_and_kept(story: Story) -> None:
     none = story.project.lyra("engine.status", "--json")
     assert (none.code, json.loads(none.out)) == (0, {})
     assert sandbox.find_sandbox(story.state) is None, "engine.status must not start an engine"
-    assert story.project.lyra("engine.up").code == 0
-    status = story.project.lyra("engine.status", "--json")
-    document = json.loads(status.out)
+
+
+def test_manually_started_engine_is_empty_and_kept(story: Story) -> None:
+    up = story.project.lyra("engine.up")
+    assert up.code == 0, up.text
+    variables = dict(re.findall(r"(?m)^export (\w+)='?(.*?)'?$", up.out))
+    for arguments in (("ps",), ("image", "ls"), ("volume", "ls"), ("network", "ls", "--filter", "type=custom")):
+        all_option = ("--all",) if arguments[0] in ("ps", "image") else ()
+        command = ["docker", *arguments, *all_option, "--quiet"]
+        done = subprocess.run(command, env={**os.environ, **variables}, check=True, capture_output=True, text=True)
+        assert done.stdout == "", command
+    document = json.loads(story.project.lyra("engine.status", "--json").out)
     assert (document["sandboxed"], document["store"]) == (True, "containerd")
     assert "No Docker engine is running" not in story.project.lyra("clean").err
     assert sandbox.find_sandbox(story.state) is not None, "a manually started engine keeps running"

@@ -1,4 +1,7 @@
-"""A user of the group `docker`, who is not root: from a base of packages to a bundle, and clean."""
+"""A user of the group `docker`, who is not root: from an empty state to a bundle, a development environment, and clean.
+
+That a base of packages is the same for such a user is in `test_rootfs.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +10,31 @@ import shutil
 from pathlib import Path
 
 from lyra_tasks.engine import sandbox
-from tests.engine.clones import clone
+from tests.conftest import Project
 from tests.engine.relay import relayed
 from tests.engine.users import DOCKER_GID, UID, User, other_user
-from tests.packages import unpacked
 
 
-def test_whole_demo_works_for_a_user_of_the_group_docker(box: sandbox.Sandbox, cache: Path, tmp_path: Path) -> None:
-    demo = clone(tmp_path, cache, box)
-    programs = unpacked(cache, "uidmap") / "usr" / "bin"
+def test_all_works_for_a_user_of_the_group_docker(box: sandbox.Sandbox, tiny: Project) -> None:
     with other_user() as user, relayed(box.socket, user.place) as engine:
-        _give_to(user, demo.root, "project")
+        _give_to(user, tiny.root, "project")
         _give_to(user, box.config_dir, ".docker")
         os.chown(user.place / "relay.sock", 0, DOCKER_GID)
         (user.place / "relay.sock").chmod(0o660)
         hidden = ("XDG_", "DOCKER_", "LYRA_")
-        environment = {key: value for key, value in demo.environment.items() if not key.startswith(hidden)}
+        environment = {key: value for key, value in tiny.environment.items() if not key.startswith(hidden)}
         engine_directory = box.docker.parents[1].resolve()
         path = f"{engine_directory / 'cli'}:{environment['PATH']}"
         environment |= {"DOCKER_HOST": engine.address, "PATH": path}
-        # published ports are on the loopback interface of the engine, which cannot reach the mirror
-        there = Path(f"/proc/{box.pid}/ns/net")
-        for arguments, network in (
-            (["doctor"], None),
-            (["build"], None),
-            (["test", "promote"], there),
-            (["create"], there),
-            (["clean"], None),
-        ):
-            command = demo.command(*arguments)
+        for arguments in (["doctor", "build", "test", "promote", "create"], ["clean"]):
             outcome = user.run(
-                command,
+                tiny.command(*arguments),
                 environment,
-                programs=programs,
+                programs=None,
                 directory=user.home / "project",
                 shown=[engine_directory],
-                network=network,
+                # published ports are on the loopback interface of the engine
+                network=Path(f"/proc/{box.pid}/ns/net"),
             )
             assert outcome.returncode == 0, f"{arguments}: {outcome.stdout}{outcome.stderr}"
         bundles = list((user.home / "project" / "promotion").glob("*/*/manifest.json"))

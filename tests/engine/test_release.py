@@ -1,9 +1,11 @@
-"""Tests of `release` with the real engine."""
+"""Tests of `release` with the real engine, and of what a release records."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+from lyra_tasks.bundle.format import layout
 from lyra_tasks.bundle.format.manifest import Manifest, open_bundle
 from tests.conftest import Project
 
@@ -30,25 +32,32 @@ def test_release_and_promote_bundle_the_tested_bytes(tiny: Project) -> None:
     assert (bundle / "CHANGES.md").read_text().endswith(f"### Other changes\n\n- start ({head})\n")
     assert tiny.lyra("verify").code == 0
     assert "already promoted" in tiny.lyra("promote").out
+    assert_unscanned(bundle)
+    assert_history_agrees(tiny, bundle.name)
 
 
-def test_release_requires_a_test_of_its_commit(tiny: Project) -> None:
-    assert tiny.lyra("build", "test").code == 0
-    tiny.commit("feat: untested")
-    refused = tiny.lyra("release")
-    assert refused.code == 3
-    assert "  tests: web was built before its commit changed. Run `lyra build` first" in refused.err.splitlines()
-    assert tiny.lyra("build").code == 0
-    refused = tiny.lyra("release")
-    assert "  tests: These images, services and tests have not been tested. Run `lyra test` first" in (
-        refused.err.splitlines()
-    )
-    assert tiny.git("tag", "--list") == ""
-    assert tiny.lyra("test", "release", "--changelog", "NEWS.md", "promote").code == 0
-    assert read_bundle_manifest(tiny, "0.1.0").source.dirty is False
+def assert_unscanned(bundle: Path) -> None:
+    """Assert that a bundle tells that nobody looked for vulnerabilities."""
+    document = json.loads((bundle / layout.VULNERABILITIES_FILE).read_text())
+    assert document["problem"] == "not scanned: .lyra.toml has no [scan]"
+    assert "not scanned" in (bundle / layout.SUMMARY_FILE).read_text()
+    assert "not scanned" in (bundle / layout.REPORT_FILE).read_text()
 
 
-def test_floating_tags_stay_with_the_highest_of_their_line(tiny: Project) -> None:
+def assert_history_agrees(project: Project, version: str) -> None:
+    """Assert that the journal agrees with the entries in a bundle until it is written anew."""
+    checked = project.lyra("history", "--check")
+    assert checked.code == 0 and f"the same as in bundle {version} (not signed)" in checked.out, checked.text
+    for file in project.state.glob("tiny-*/journal.*"):
+        file.rename(file.with_name(f"old.{file.name}"))
+    assert project.lyra("history").code == 0
+    lost = project.lyra("history", "--check")
+    assert lost.code == 5 and f"bundle {version} (not signed) holds" in lost.err, lost.text
+    for file in project.state.glob("tiny-*/old.journal.*"):
+        file.rename(file.with_name(file.name.removeprefix("old.")))
+
+
+def test_tested_commits_of_an_old_line_keep_the_tags_of_their_line(tiny: Project) -> None:
     tiny.git("tag", "v1.4.2")
     tiny.commit("feat: two")
     tiny.git("tag", "v2.0.0")
@@ -59,9 +68,21 @@ def test_floating_tags_stay_with_the_highest_of_their_line(tiny: Project) -> Non
     (image,) = read_bundle_manifest(tiny, "1.4.3").images
     assert image.references == ["tiny/web:1.4.3", "tiny/web:1.4", "tiny/web:1"]
     tiny.commit("feat: next")
-    result = tiny.lyra("build", "test", "release", "--pre", "rc", "promote")
+    release = ("release", "--pre", "rc", "--changelog", "NEWS.md")
+    refused = tiny.lyra(*release)
+    assert refused.code == 3
+    assert "  tests: web was built before its commit changed. Run `lyra build` first" in refused.err.splitlines()
+    assert tiny.lyra("build").code == 0
+    refused = tiny.lyra(*release)
+    assert "  tests: These images, services and tests have not been tested. Run `lyra test` first" in (
+        refused.err.splitlines()
+    )
+    assert tiny.git("tag", "--list", "v1.5.*") == ""
+    result = tiny.lyra("test", *release, "promote")
     assert result.code == 0, result.text
-    (image,) = read_bundle_manifest(tiny, "1.5.0-rc.1").images
+    manifest = read_bundle_manifest(tiny, "1.5.0-rc.1")
+    assert manifest.source.dirty is False
+    (image,) = manifest.images
     assert image.references == ["tiny/web:1.5.0-rc.1"]
     rows = json.loads(tiny.lyra("release.list", "--json").out)
     assert [(row["version"], row["bundle"]) for row in rows] == [
