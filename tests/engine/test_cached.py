@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,30 @@ group = "host"
 UNIT_TITLE, OTHER_TITLE = "unit: the unit tests pass", "other: another environment is healthy"
 
 
-@pytest.fixture
-def project(tiny: Project) -> Project:
-    dockerfile = tiny.root / "app" / "Dockerfile"
+@pytest.fixture(scope="module")
+def tested(make_tiny: Callable[[], Project]) -> Iterator[tuple[Project, dict[str, Any]]]:
+    """Return a project whose checks have all passed, and the results of that first run."""
+    project = make_tiny()
+    dockerfile = project.root / "app" / "Dockerfile"
     dockerfile.write_text(STAGES + dockerfile.read_text())
-    (tiny.root / "app" / "unit").mkdir()
-    (tiny.root / "app" / "unit" / "run").write_text(UNIT)
-    with (tiny.root / ".lyra.toml").open("a") as file:
+    (project.root / "app" / "unit").mkdir()
+    (project.root / "app" / "unit" / "run").write_text(UNIT)
+    (project.root / ".gitignore").write_text(".lyra/\npromotion/\n")
+    with (project.root / ".lyra.toml").open("a") as file:
         file.write(TESTS)
-    tiny.commit("checks")
-    return tiny
+    project.commit("checks")
+    first = run_tests(project)
+    assert cached(first) == {}
+    yield project, first
+    project.clean()
+
+
+@pytest.fixture
+def project(tested: tuple[Project, dict[str, Any]]) -> Iterator[Project]:
+    """Return the same project, whose files are restored afterwards."""
+    project, _ = tested
+    yield project
+    project.git("checkout", "--quiet", "--", ".")
 
 
 def run_tests(project: Project, *arguments: str, **more: Any) -> dict[str, Any]:
@@ -83,9 +98,20 @@ def results_file(project: Project, document: dict[str, Any]) -> str:
     return Path(str(document["directory"]), str(check["directory"]), "results", "once").read_text()
 
 
-def test_unchanged_set_is_cached_and_promoted(project: Project, engine: Engine) -> None:
-    first = run_tests(project)
-    assert cached(first) == {}
+def newest_results(project: Project) -> dict[str, Any]:
+    """Return the results of the newest run, whether it has passed or not."""
+    file = sorted(project.root.glob(".lyra/runs/*/tests.json"))[-1]
+    document: dict[str, Any] = json.loads(file.read_text())
+    return document
+
+
+def origins(document: dict[str, Any]) -> dict[str, str]:
+    """Return the runs that have run the checks, by their titles."""
+    return {title(check): check["cached_from"] or document["run"] for check in document["checks"]}
+
+
+def test_unchanged_set_is_cached_and_promoted(tested: tuple[Project, dict[str, Any]], engine: Engine) -> None:
+    project, first = tested
     second = run_tests(project)
     assert cached(second) == {title(check): first["run"] for check in first["checks"]}
     assert second["run"] != first["run"] and second["passed"]
@@ -114,37 +140,29 @@ def test_unchanged_set_is_cached_and_promoted(project: Project, engine: Engine) 
     refused(project.lyra("verify", str(bundle)), 6, "tests.json")
 
 
-def test_only_changed_part_is_run_again_unless_all_is_fresh(project: Project) -> None:
-    first = run_tests(project)
+def test_only_changed_part_is_run_again_and_no_failure_is_cached(project: Project) -> None:
+    first = origins(run_tests(project))
     project.replace("app/unit/run", "mkdir", "mkdir -v")
     second = run_tests(project)
-    assert set(cached(second)) == {title(check) for check in first["checks"]} - {UNIT_TITLE}, "no image has changed"
-    project.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good"')
-    third = run_tests(project)
-    assert cached(third) == {UNIT_TITLE: second["run"], OTHER_TITLE: first["run"]}, "one check of a group has changed"
-    project.replace("app/motd.txt", "Good morning", "Good evening")
-    fourth = run_tests(project)
-    assert set(cached(fourth)) == set(), "the context of the stage, and the config of a service"
-    fifth = run_tests(project, "--fresh")
-    assert cached(fifth) == {}
-    assert results_file(project, fifth) != results_file(project, fourth)
-    sixth = run_tests(project)
-    assert set(cached(sixth).values()) == {fifth["run"]}, "the newest run that has run them"
-
-
-def test_failure_is_never_cached(project: Project) -> None:
-    first = run_tests(project)
+    assert set(cached(second)) == first.keys() - {UNIT_TITLE}, "no image has changed"
     project.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good night"')
     for _ in range(2):
         result = project.lyra("test")
         refused(result, 5, "the config is in place")
+        assert cached(newest_results(project)) == {UNIT_TITLE: second["run"], OTHER_TITLE: first[OTHER_TITLE]}, (
+            "one check of a group has changed"
+        )
         assert result.text.count("(cached)") == 2, "the stage and the other group"
-        assert f"from {first['run']}" in result.text
+        assert f"from {first[OTHER_TITLE]}" in result.text
     project.replace(".lyra.toml", 'body = "Good night"', 'body = "Good morning"')
-    assert set(cached(run_tests(project)).values()) == {first["run"]}
+    assert cached(run_tests(project)) == origins(second)
+    project.replace(".lyra.toml", 'body = "Good morning"', 'body = "Good"')
+    project.replace("app/motd.txt", "Good morning", "Good evening")
+    assert cached(run_tests(project)) == {}, "the context of the stage, and the config of a service"
 
 
 def test_checks_on_this_machine_are_never_cached(project: Project, tmp_path: Path) -> None:
+    run_tests(project)
     with (project.root / ".lyra.toml").open("a") as file:
         file.write(HOST)
     runs = tmp_path / "runs"
@@ -168,31 +186,30 @@ def test_evidence_that_was_edited_is_not_used_again(project: Project) -> None:
     assert cached(run_tests(project)) == {}
 
 
-def test_release_may_demand_fresh_tests(project: Project) -> None:
-    with (project.root / ".lyra.toml").open("a") as file:
-        file.write("\n[release]\nfresh_tests = true\n")
-    (project.root / ".gitignore").write_text(".lyra/\npromotion/\n")
-    project.lyra("build")
-    project.commit("a release")
-    run_tests(project)
-    run_tests(project)
-    refused(project.lyra("release"), 3, "are from earlier runs. Run `lyra test --fresh`")
-    run_tests(project, "--fresh")
-    released = project.lyra("release")
-    assert released.code == 0, released.text
-    run_tests(project)
-    refused(project.lyra("promote"), 3, "are from earlier runs", "Run `lyra test --fresh`")
-    run_tests(project, "--fresh")
-    promoted = project.lyra("promote")
-    assert promoted.code == 0, promoted.text
-
-
 def test_egress_is_never_cached(project: Project) -> None:
+    config = project.root / ".lyra.toml"
+    config.write_text(config.read_text().partition("\n[[tests]]")[0] + TESTS)
     project.replace(".lyra.toml", "limits = {", "egress = true\nlimits = {")
-    with (project.root / ".lyra.toml").open("a") as file:
+    with config.open("a") as file:
         file.write(
             '\n[[deviations]]\nrule = "container.egress"\nscope = "services.web"\nreason = "asks others"\n'
             'owner = "ada"\nexpires = 2030-01-01\n'
         )
     run_tests(project)
     assert set(cached(run_tests(project))) == {UNIT_TITLE}
+
+
+def test_release_may_demand_fresh_tests(project: Project) -> None:
+    with (project.root / ".lyra.toml").open("a") as file:
+        file.write("\n[release]\nfresh_tests = true\n")
+    earlier = run_tests(project)
+    project.commit("a release")
+    assert cached(run_tests(project)) != {}
+    refused(project.lyra("release"), 3, "are from earlier runs. Run `lyra test --fresh`")
+    fresh = run_tests(project, "--fresh")
+    assert cached(fresh) == {}
+    assert results_file(project, fresh) != results_file(project, earlier)
+    released = project.lyra("release")
+    assert released.code == 0, released.text
+    assert cached(run_tests(project)) == dict.fromkeys(origins(fresh), fresh["run"]), "the newest run that has run them"
+    refused(project.lyra("promote"), 3, "are from earlier runs", "Run `lyra test --fresh`")
