@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,48 +21,61 @@ def add(project: Project, text: str) -> None:
         file.write(f"\n[[tests]]\n{text}\n")
 
 
+def newest_run(project: Project) -> Path:
+    """Return the directory of the newest test run."""
+    return sorted(project.root.glob(".lyra/runs/*/tests.json"))[-1].parent
+
+
 def results(project: Project) -> list[dict[str, Any]]:
     """Return the checks of the newest run."""
-    newest = sorted(project.root.glob(".lyra/runs/*/tests.json"))[-1]
-    checks: list[dict[str, Any]] = json.loads(newest.read_text())["checks"]
+    checks: list[dict[str, Any]] = json.loads((newest_run(project) / "tests.json").read_text())["checks"]
     return checks
 
 
+@pytest.fixture(scope="module")
+def shared(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """Return a project whose image is built."""
+    project = make_tiny()
+    built = project.lyra("build")
+    assert built.code == 0, built.text
+    yield project
+    project.clean()
+
+
 @pytest.fixture
-def built(tiny: Project) -> Project:
-    assert tiny.lyra("build").code == 0
-    return tiny
+def built(shared: Project) -> Iterator[Project]:
+    """Return the same project, whose configuration is restored afterwards."""
+    yield shared
+    shared.git("checkout", "--quiet", "--", ".")
 
 
-def test_command_check_gets_addresses_and_keeps_output(built: Project) -> None:
+def test_commands_are_checks(built: Project) -> None:
+    """They get addresses, keep their output, are retried as configured, and leave no process."""
     (built.root / "ask.py").write_text(
         "import os, urllib.request\n"
         "print(urllib.request.urlopen(os.environ['LYRA_WEB_HTTP_URL']).read().decode())\n"
         "print(os.environ['LYRA_WEB_HTTP_ADDR'])\n"
     )
     add(built, 'name = "our own suite"\nrun = ["python3", "ask.py"]')
-    result = built.lyra("test")
-    assert result.code == 0, result.text
-    (log,) = built.root.glob(".lyra/runs/*/checks/our-own-suite/output.log")
-    assert "It is tiny." in log.read_text()
-
-
-def test_command_check_failure_leaves_no_process(built: Project) -> None:
+    add(built, 'name = "second time lucky"\nretry = 2\nrun = "test -e tried || { touch tried; exit 1; }"')
     add(built, 'name = "fails"\nrun = "echo it broke; exit 3"')
     add(built, 'name = "hangs"\ntimeout = "1s"\nrun = "sleep 41.41 & sleep 42.42"')
-    result = built.lyra("test", "--only", "fails", "--only", "hangs")
-    assert result.code == 5
+    result = built.lyra("test")
+    assert result.code == 5, result.text
     assert "exit code 3; its last lines: it broke" in result.out
     assert "did not end within 1 s" in result.out
+    assert "passed at attempt 2" in result.out
+    assert {check["name"]: check["outcome"] for check in results(built) if check["outcome"] != "passed"} == {
+        "fails": "failed", "hangs": "failed",
+    }, result.text  # fmt: skip
+    assert "It is tiny." in (newest_run(built) / "checks" / "our-own-suite" / "output.log").read_text()
     # a killed process does not end at once
     assert becomes(lambda: not processes_with("sleep\x0042.42") and not processes_with("sleep\x0041.41"), 2)
-
-
-def test_check_is_retried_as_configured(built: Project) -> None:
-    add(built, 'name = "second time lucky"\nretry = 2\nrun = "test -e tried || { touch tried; exit 1; }"')
-    result = built.lyra("test", "--only", "second time lucky")
-    assert result.code == 0, result.text
-    assert "passed at attempt 2" in result.out
+    lines = (newest_run(built) / "logs" / "_all.log").read_text().splitlines()
+    stamps = [line.split()[0] for line in lines]
+    assert stamps
+    assert stamps == sorted(stamps), "the merged log is sorted by time"
+    assert all(line.split()[1] == "web" for line in lines)
 
 
 def test_repeat_requires_every_round_to_pass(built: Project) -> None:
@@ -79,6 +94,14 @@ def test_fail_fast_stops_at_first_failure(built: Project) -> None:
     assert [check["outcome"] for check in results(built)] == ["failed"]
 
 
+def test_run_with_exited_service_blocks_promotion(built: Project) -> None:
+    add(built, 'name = "end"\nservice = "web"\nexec = "kill -9 -1; true"')
+    assert built.lyra("test").code == 5
+    promoted = built.lyra("promote")
+    assert promoted.code == 3
+    assert "The last test run failed" in promoted.err
+
+
 def test_keep_running_lasts_until_clean(built: Project, engine: Engine) -> None:
     add(built, 'name = "hangs"\nservice = "web"\ntimeout = "1s"\nexec = "sleep 600"')
     result = built.lyra("test", "--keep-running", timeout=60)
@@ -89,20 +112,3 @@ def test_keep_running_lasts_until_clean(built: Project, engine: Engine) -> None:
     assert b"It is tiny." in urllib.request.urlopen(address, timeout=5).read(), "another task removed it"
     built.clean()
     assert [container for container in engine.api.containers(all=True) if "lyra-" in container["Names"][0]] == []
-
-
-def test_merged_log_is_sorted_by_time(built: Project) -> None:
-    assert built.lyra("test").code == 0
-    (log,) = built.root.glob(".lyra/runs/*/logs/_all.log")
-    stamps = [line.split()[0] for line in log.read_text().splitlines()]
-    assert stamps
-    assert stamps == sorted(stamps)
-    assert all(line.split()[1] == "web" for line in log.read_text().splitlines())
-
-
-def test_run_with_exited_service_blocks_promotion(built: Project) -> None:
-    add(built, 'name = "end"\nservice = "web"\nexec = "kill -9 -1; true"')
-    assert built.lyra("test").code == 5
-    promoted = built.lyra("promote")
-    assert promoted.code == 3
-    assert "The last test run failed" in promoted.err
