@@ -56,6 +56,24 @@ def lab(
     project.clean()
 
 
+@pytest.fixture(scope="module")
+def other(
+    tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path, box: sandbox.Sandbox
+) -> Iterator[Project]:
+    """Return another checkout of the same project, without a development environment."""
+    project = make_project(tmp_path_factory.mktemp("other"), busybox, cache, box)
+    yield project
+    project.clean()
+
+
+@pytest.fixture(scope="module")
+def tested(other: Project) -> Project:
+    """Return the other checkout, whose images are built and tested."""
+    tested = other.lyra("build", "test")
+    assert tested.code == 0, tested.text
+    return other
+
+
 def inside(project: Project, script: str) -> str:
     """Run a shell script in the service and return its output, through the API since starting `lyra` is slow."""
     (path,) = project.state.glob("*/dev/dev.json")
@@ -281,60 +299,70 @@ def test_create_reports_service_that_exits_at_once(lab: Project) -> None:
     assert "replaced: web" in lab.lyra("create").out
 
 
-def test_create_does_not_make_images_stale(lab: Project) -> None:
-    assert lab.lyra("build", "test").code == 0
-    lab.replace(".lyra.toml", 'limits = { memory = "32m" }', 'limits = { memory = "48m" }')
+def test_logs_need_a_run(lonely: Project) -> None:
+    assert "Run `lyra test` or `lyra create` first" in lonely.lyra("logs").err
+
+
+def test_killed_create_leaves_nothing(engine: Engine, other: Project, lab: Project) -> None:
+    before = labs(engine)
+    running = other.start("create")
+    assert becomes(lambda: labs(engine) != before, 30)
+    running.kill()
+    running.communicate()
+    assert becomes(lambda: labs(engine) == before, 15)
+
+
+def test_logs_and_stats_of_test(tested: Project) -> None:
+    past = tested.lyra("logs", "--since", "10m").out
+    assert "web  | " in past
+    assert "response:200" in past
+    usage = json.loads(tested.lyra("stats", "--json").out)
+    assert not usage["live"]
+    assert usage["services"]["web"]["memory_peak"] > 0
+
+
+def test_create_does_not_make_images_stale(tested: Project) -> None:
+    tested.replace(".lyra.toml", 'limits = { memory = "32m" }', 'limits = { memory = "48m" }')
     try:
-        assert lab.lyra("create").code == 0
-        lab.commit("a dev table of another size")
-        lab.git("reset", "--quiet", "--soft", "HEAD~1")
-        promoted = lab.lyra("promote", "--dry-run")
+        assert tested.lyra("create", "--service", "web").code == 0
+        tested.commit("a dev table of another size")
+        tested.git("reset", "--quiet", "--soft", "HEAD~1")
+        promoted = tested.lyra("promote", "--dry-run")
         assert promoted.code == 0, promoted.text
     finally:
-        lab.replace(".lyra.toml", 'limits = { memory = "48m" }', 'limits = { memory = "32m" }')
+        tested.replace(".lyra.toml", 'limits = { memory = "48m" }', 'limits = { memory = "32m" }')
 
 
-def test_logs_and_stats_of_test_and_lab(tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox) -> None:
-    project = make_project(tmp_path, busybox, cache, box)
-    with contextlib.ExitStack() as after:
-        after.callback(project.lyra, "clean")
-        assert "Run `lyra test` or `lyra create` first" in project.lyra("logs").err
-        assert project.lyra("build", "test").code == 0
-        past = project.lyra("logs", "--since", "10m").out
-        assert "web  | " in past
-        assert "response:200" in past
-        usage = json.loads(project.lyra("stats", "--json").out)
-        assert not usage["live"]
-        assert usage["services"]["web"]["memory_peak"] > 0
-
-        project.replace(
-            ".lyra.toml", '["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/src/www"]',
-            '''"echo token $TOKEN a25vd24gdG8gbm9ib2R5; echo bad >&2; exec /bin/busybox httpd -f -p 8080"''',
-        )  # fmt: skip
-        project.replace(".lyra.toml", "TOKEN = { secret", 'TOKEN = { test_value = "known to nobody", secret')
-        assert project.lyra("create").code == 0
-        live = json.loads(project.lyra("stats", "--json").out)
-        assert live["live"]
-        assert live["services"]["web"]["memory_limit"] == 36 * 1024**2
-        assert "token ***" in project.lyra("logs", "-s", "web").out
-        following = project.start("logs", "-f", "--service", "web")
-        assert following.stdout is not None
-        assert "token ***" in following.stdout.readline() + following.stdout.readline()
-        run = state(project)["run"]
-        stopped = project.lyra("dev.stop")
-        assert stopped.code == 0, stopped.text
-        following.communicate(timeout=20)
-        assert following.returncode == 0, "following ends with the container"
-        kept = project.root / ".lyra" / "runs" / str(run) / "logs" / "web.log"
-        assert " out token *** ***\n" in kept.read_text()
-        assert " err bad\n" in kept.read_text()
-        assert "token ***" in project.lyra("logs", "--run", str(run), "--service", "web").out
+def test_logs_and_stats_of_lab(other: Project) -> None:
+    project = other
+    config = project.root / ".lyra.toml"
+    original = config.read_text()
+    project.replace(
+        ".lyra.toml", '["/bin/busybox", "httpd", "-f", "-v", "-p", "8080", "-h", "/src/www"]',
+        '''"echo token $TOKEN a25vd24gdG8gbm9ib2R5; echo bad >&2; exec /bin/busybox httpd -f -p 8080"''',
+    )  # fmt: skip
+    project.replace(".lyra.toml", "TOKEN = { secret", 'TOKEN = { test_value = "known to nobody", secret')
+    assert project.lyra("create", "--service", "web").code == 0
+    live = json.loads(project.lyra("stats", "--json").out)
+    assert live["live"]
+    assert live["services"]["web"]["memory_limit"] == 36 * 1024**2
+    assert "token ***" in project.lyra("logs", "-s", "web").out
+    following = project.start("logs", "-f", "--service", "web")
+    assert following.stdout is not None
+    assert "token ***" in following.stdout.readline() + following.stdout.readline()
+    run = state(project)["run"]
+    stopped = project.lyra("dev.stop")
+    assert stopped.code == 0, stopped.text
+    following.communicate(timeout=20)
+    assert following.returncode == 0, "following ends with the container"
+    kept = project.root / ".lyra" / "runs" / str(run) / "logs" / "web.log"
+    assert " out token *** ***\n" in kept.read_text()
+    assert " err bad\n" in kept.read_text()
+    assert "token ***" in project.lyra("logs", "--run", str(run), "--service", "web").out
+    config.write_text(original)
 
 
-def test_clean_of_one_checkout_keeps_the_other(
-    lab: Project, engine: Engine, tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox
-) -> None:
-    other = make_project(tmp_path, busybox, cache, box)
+def test_clean_of_one_checkout_keeps_the_other(lab: Project, other: Project, engine: Engine) -> None:
     try:
         assert other.lyra("create", "--service", "web").code == 0
         (other.root / "app" / "mine").write_text("other")
@@ -351,19 +379,6 @@ def test_clean_of_one_checkout_keeps_the_other(
     run = str(state(lab)["run"])
     assert [name for name in labs(engine) if run not in name] == [], "those of the other are removed"
     assert {name for name in before if run in name} == {name for name in labs(engine) if run in name}
-
-
-def test_killed_create_leaves_nothing(
-    engine: Engine, tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox, lab: Project
-) -> None:
-    other = make_project(tmp_path, busybox, cache, box)
-    before = labs(engine)
-    running = other.start("create")
-    assert becomes(lambda: labs(engine) != before, 30)
-    running.kill()
-    running.communicate()
-    assert becomes(lambda: labs(engine) == before, 15)
-    other.clean()
 
 
 @pytest.mark.thorough

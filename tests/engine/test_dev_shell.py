@@ -118,14 +118,13 @@ def test_shell_exit_code_is_returned_and_terminal_restored(terminal: Terminal) -
     assert termios.tcgetattr(terminal.terminal) == terminal.before
 
 
-def test_terminal_is_restored_when_container_is_removed(terminal: Terminal, lab: Project) -> None:
-    assert lab.lyra("dev.stop").code == 0
-    terminal.process.wait(20)
-    assert termios.tcgetattr(terminal.terminal) == terminal.before
-    assert lab.lyra("create", "--service", "web").code == 0
-
-
 def test_shell_without_terminal_hints_at_dev_exec(lab: Project) -> None:
     result = lab.lyra("dev.shell")
     assert result.code == 3
     assert "dev.exec -- COMMAND" in result.err
+
+
+def test_terminal_is_restored_when_container_is_removed(terminal: Terminal, lab: Project) -> None:
+    assert lab.lyra("dev.stop").code == 0
+    terminal.process.wait(20)
+    assert termios.tcgetattr(terminal.terminal) == terminal.before

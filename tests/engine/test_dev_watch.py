@@ -81,8 +81,9 @@ class Watch:
             self.lines.extend(stream)
 
     def stop(self) -> None:
-        """Press Ctrl-C, and wait for the end of the output."""
-        self.process.send_signal(signal.SIGINT)
+        """Press Ctrl-C unless it has ended, and wait for the end of the output."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
         self.process.wait(timeout=20)
         for thread in self._threads:
             thread.join()
@@ -106,6 +107,13 @@ def watching(project: Project) -> Iterator[Watch]:
         watch.stop()
 
 
+@pytest.fixture(scope="module")
+def watch(project: Project) -> Iterator[Watch]:
+    """Run one `create --watch`, for the tests before the one that ends it."""
+    with watching(project) as watch:
+        yield watch
+
+
 def service(project: Project) -> dict[str, object]:
     """Return the record of the service."""
     (path,) = project.state.glob("*/dev/dev.json")
@@ -124,58 +132,47 @@ def page(project: Project, box: sandbox.Sandbox) -> str:
         return str(error)
 
 
-def test_watch_restarts_and_shows_file_names_and_logs(project: Project, box: sandbox.Sandbox) -> None:
+def test_watch_restarts_and_shows_file_names_and_logs(project: Project, watch: Watch, box: sandbox.Sandbox) -> None:
     before = service(project)
-    with watching(project) as watch:
-        (project.root / "app" / "www" / "index.html").write_text("two")
-        assert watch.shows("web: uploaded www/index.html (3 B)", "web: restarted in", "web  | started with two"), (
-            watch.text
-        )
-        assert becomes(lambda: page(project, box) == "two")
-        assert service(project) == before, "the container and its published port are kept"
-        (project.root / "outside" / "new.conf").write_text("copied")
-        assert watch.shows("web: updated in", "web: restarted in"), watch.text
-        assert project.lyra("dev.exec", "--", "cat", "/etc/extra/new.conf").out == "copied"
+    (project.root / "app" / "www" / "index.html").write_text("two")
+    assert watch.shows("web: uploaded www/index.html (3 B)", "web: restarted in", "web  | started with two"), watch.text
+    assert becomes(lambda: page(project, box) == "two")
+    assert service(project) == before, "the container and its published port are kept"
+    (project.root / "outside" / "new.conf").write_text("copied")
+    assert watch.shows("web: updated in", "web: restarted in"), watch.text
+    assert project.lyra("dev.exec", "--", "cat", "/etc/extra/new.conf").out == "copied"
+
+
+def test_watch_runs_command_and_reports_its_failure(project: Project, watch: Watch) -> None:
+    listed = project.root / "app" / "www" / "list.txt"
+    listed.write_text("in")
+    assert watch.shows("web: uploaded www/list.txt", "web: ran sh in"), watch.text
+    listed.unlink()
+    assert watch.shows("web: removed www/list.txt", "error: web: sh exited with code 1", "can't open"), watch.text
+    assert "restarted" not in watch.text
+    listed.write_text("again")
+    assert watch.shows("web: ran sh in"), "the watch goes on"
+    listed.unlink()
+    assert watch.shows("web: removed"), watch.text
+
+
+def test_watch_rebuilds_only_the_changed_service_and_survives_errors_until_ctrl_c(
+    project: Project, watch: Watch, box: sandbox.Sandbox
+) -> None:
+    dockerfile, index = project.root / "app" / "Dockerfile", project.root / "app" / "www" / "index.html"
+    text, before = dockerfile.read_text(), service(project)
+    dockerfile.write_text(text.replace("WORKDIR /src", "WORKDIR /src\nNONSENSE"))
+    assert watch.shows("error: ", "NONSENSE"), watch.text
+    dockerfile.write_text(text.replace("WORKDIR /src", "LABEL changed=yes\nWORKDIR /src"))
+    assert watch.shows("web: rebuilt in", "web  | started with"), watch.text
+    after = service(project)
+    assert after["id"] != before["id"]
+    assert (after["ports"], after["source"]) == (before["ports"], before["source"])
+    assert becomes(lambda: page(project, box) == index.read_text())
+    watch.stop()
     assert watch.process.returncode == 0
     assert watch.shows("stopped watching; the services keep running"), watch.text
-    assert page(project, box) == "two"
-
-
-def test_watch_runs_command_and_reports_its_failure(project: Project) -> None:
-    listed = project.root / "app" / "www" / "list.txt"
-    with watching(project) as watch:
-        listed.write_text("in")
-        assert watch.shows("web: uploaded www/list.txt", "web: ran sh in"), watch.text
-        listed.unlink()
-        assert watch.shows("web: removed www/list.txt", "error: web: sh exited with code 1", "can't open"), watch.text
-        assert "restarted" not in watch.text
-        listed.write_text("again")
-        assert watch.shows("web: ran sh in"), "the watch goes on"
-        listed.unlink()
-        assert watch.shows("web: removed"), watch.text
-
-
-def test_watch_rebuilds_only_the_changed_service_and_survives_errors(project: Project, box: sandbox.Sandbox) -> None:
-    dockerfile = project.root / "app" / "Dockerfile"
-    text, before = dockerfile.read_text(), service(project)
-    with watching(project) as watch:
-        dockerfile.write_text(text.replace("WORKDIR /src", "WORKDIR /src\nNONSENSE"))
-        assert watch.shows("error: ", "NONSENSE"), watch.text
-        dockerfile.write_text(text.replace("WORKDIR /src", "LABEL changed=yes\nWORKDIR /src"))
-        assert watch.shows("web: rebuilt in", "web  | started with"), watch.text
-        after = service(project)
-        assert after["id"] != before["id"]
-        assert (after["ports"], after["source"]) == (before["ports"], before["source"])
-        assert becomes(lambda: page(project, box) == (project.root / "app" / "www" / "index.html").read_text())
-    dockerfile.write_text(text)
-
-
-def test_watch_ends_when_the_environment_is_stopped(project: Project) -> None:
-    with watching(project) as watch:
-        assert project.lyra("dev.stop", "--yes").code == 0
-        assert watch.shows("stopped watching: The development environment was stopped"), watch.text
-        assert watch.process.wait(timeout=20) == 0
-    assert project.lyra("create").code == 0
+    assert page(project, box) == index.read_text()
 
 
 def test_restart_by_hand_keeps_ports_and_reports_exit(project: Project, box: sandbox.Sandbox) -> None:
@@ -208,6 +205,13 @@ def test_followed_logs_are_by_time_and_end_quietly(project: Project, box: sandbo
     following.stop()
     assert following.process.returncode == 130
     assert not any("nterrupted" in line for line in following.lines)
+
+
+def test_watch_ends_when_the_environment_is_stopped(project: Project) -> None:
+    with watching(project) as watch:
+        assert project.lyra("dev.stop", "--yes").code == 0
+        assert watch.shows("stopped watching: The development environment was stopped"), watch.text
+        assert watch.process.wait(timeout=20) == 0
 
 
 def test_failing_service_is_reported_and_starts_again(project: Project, box: sandbox.Sandbox) -> None:
