@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Outcome, Project
+from tests.thorough import keep
 
 READ_ONLY = "mount --bind . /mnt && mount -o remount,ro,bind /mnt && cd /mnt"
-SURROUNDINGS = {
-    "no temporary directory": ("export TMPDIR=/nonexistent", 0, ""),
-    "read-only temporary directory": ("mkdir -m 755 /mnt/t; mount -t tmpfs -o ro x /mnt; export TMPDIR=/mnt", 0, ""),
-    "no home": ("unset HOME", 0, ""),
-    "missing home": ("export HOME=/nonexistent", 0, ""),
-    "few open files": ("ulimit -n 64", 0, ""),
-    "very few open files": ("ulimit -n 12", 3, "Too many open files"),
-    "read-only project": (READ_ONLY, 3, "Read-only file system"),
+WORKING = {
+    "no temporary directory": "export TMPDIR=/nonexistent",
+    "read-only temporary directory": "mkdir -m 755 /mnt/t; mount -t tmpfs -o ro x /mnt; export TMPDIR=/mnt",
+    "no home": "unset HOME",
+    "missing home": "export HOME=/nonexistent",
+    "few open files": "ulimit -n 64",
+}
+POOR = ("no temporary directory", "missing home", "few open files")
+READ_ONLY_AND_POOR = ("read-only temporary directory", "no home", "few open files")
+FAILING = {
+    "very few open files": ("ulimit -n 12", "Too many open files"),
+    "read-only project": (READ_ONLY, "Read-only file system"),
 }
 
 
@@ -32,11 +38,28 @@ def run_in(project: Project, preparation: str, *arguments: str) -> Outcome:
     return Outcome(result.returncode, result.stdout, result.stderr)
 
 
-@pytest.mark.parametrize("name", list(SURROUNDINGS))
-def test_odd_surroundings_end_in_a_documented_way(tiny: Project, name: str) -> None:
-    preparation, code, message = SURROUNDINGS[name]
-    result = run_in(tiny, preparation, "build", "test")
-    assert result.code == code, result.text
+@pytest.fixture(scope="module")
+def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    project = make_tiny()
+    yield project
+    project.clean()
+
+
+@pytest.mark.parametrize("names", keep(2, [POOR, READ_ONLY_AND_POOR, *((name,) for name in WORKING)]), ids=" and ".join)
+def test_odd_surroundings_are_enough(project: Project, names: Sequence[str]) -> None:
+    page = project.root / "app" / "www" / "index.html"
+    page.write_text(f"{page.read_text()}<!-- {names} -->\n")
+    result = run_in(project, "; ".join(WORKING[name] for name in names), "build", "test")
+    assert result.code == 0, result.text
+    assert "4 of 4 checks passed" in result.out and "(cached)" not in result.out
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_missing_surroundings_are_named(project: Project, name: str) -> None:
+    preparation, message = FAILING[name]
+    result = run_in(project, preparation, "build", "test")
+    assert result.code == 3, result.text
     assert message in result.err
     assert "Traceback" not in result.err
 
