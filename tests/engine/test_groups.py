@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ from typing import Any
 import pytest
 
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.client.exec import exec_command
 from tests.conftest import Project
 from tests.faults import labs, refused
 
@@ -158,30 +155,3 @@ def test_keep_running_allows_only_one_group(with_tests: Callable[[str], Project]
     assert labs(engine) != []
     project.clean()
     assert labs(engine) == []
-    assert project.lyra("build").code == 0
-
-
-def test_exec_output_sent_with_response_head_is_kept(
-    project: Project, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (image,) = [
-        image["Id"]
-        for image in engine.api.images()
-        if any(tag.startswith("tiny/web") for tag in image["RepoTags"] or [])
-    ]
-    container = engine.api.create_container_from_config({"Image": image, "HostConfig": {}}, "foreign-exec")["Id"]
-    original_begin = http.client.HTTPResponse.begin
-
-    def delayed_begin(response: http.client.HTTPResponse) -> None:
-        time.sleep(0.5)
-        original_begin(response)
-
-    try:
-        engine.api.start(container)
-        monkeypatch.setattr(http.client.HTTPResponse, "begin", delayed_begin)
-        command = ["/bin/sh", "-c", "echo quick; echo failed >&2; exit 3"]
-        code, output = exec_command(engine, container, command)
-        assert (code, sorted(output.split())) == (3, ["failed", "quick"])
-    finally:
-        monkeypatch.undo()
-        engine.api.remove_container(container, force=True)

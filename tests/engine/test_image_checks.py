@@ -30,6 +30,12 @@ FROM base AS unit
 COPY unit /unit
 RUN --mount=type=secret,id=pass ["/bin/sh", "/unit/run"]
 
+FROM base AS one
+RUN ["/bin/sh", "-c", "sleep 2; echo one"]
+
+FROM base AS two
+RUN ["/bin/sh", "-c", "sleep 2; echo two"]
+
 FROM scratch AS results
 COPY --from=unit /results /
 
@@ -190,25 +196,16 @@ def test_failed_image_checks_explain_why(bundle: Path, project: Project, engine:
 
 
 def test_stages_are_built_in_parallel(bundle: Path, project: Project) -> None:
-    config, dockerfile = project.root / ".lyra.toml", project.root / "app" / "Dockerfile"
+    config, names = project.root / ".lyra.toml", ("one", "two")
     original = config.read_text()
-    sleeps = {
-        name: f'FROM base AS {name}\nRUN ["/bin/sh", "-c", "sleep 2; echo {name}"]\n\n' for name in ("one", "two")
-    }
-    dockerfile.write_text(
-        DOCKERFILE.replace("FROM scratch AS results", "".join(sleeps.values()) + "FROM scratch AS results")
-    )
-    config.write_text(original + entries({name: f'stage = "{name}"' for name in sleeps}))
-    assert project.lyra("build").code == 0
+    config.write_text(original + entries({name: f'stage = "{name}"' for name in names}))
     result = project.lyra("test", "--only", "one", "--only", "two")
     config.write_text(original)
-    dockerfile.write_text(DOCKERFILE)
-    assert project.lyra("build").code == 0
     assert result.code == 0, result.text
     document = json.loads((newest(project) / "tests.json").read_text())
     assert document["seconds"] < sum(check["seconds"] for check in document["checks"])
-    logs = {name: (newest(project) / "checks" / name / "build.log").read_text() for name in sleeps}
-    assert [name in logs[name] for name in sleeps] == [True, True]
+    logs = {name: (newest(project) / "checks" / name / "build.log").read_text() for name in names}
+    assert [name in logs[name] for name in names] == [True, True]
     assert "RUN" in logs["one"] and "[two" not in logs["one"] and "[one" not in logs["two"]
 
 
@@ -243,11 +240,11 @@ def test_unknown_stage_and_unlocked_base_are_named(bundle: Path, project: Projec
     config, dockerfile = project.root / ".lyra.toml", project.root / "app" / "Dockerfile"
     original = config.read_text()
     config.write_text(original + entries({"typo": 'stage = "unti"'}))
-    refused(project.lyra("test"), 2, "has no stage 'unti'", "unit, results")
+    refused(project.lyra("test"), 2, "has no stage 'unti'", "unit, one, two, results")
     config.write_text(original)
     dockerfile.write_text(DOCKERFILE.replace("FROM base AS broken", "FROM example.invalid/base AS broken"))
     config.write_text(original + entries({"broken": 'stage = "broken"'}))
-    refused(project.lyra("build"), 3, "example.invalid/base", "Dockerfile:13")
+    refused(project.lyra("build"), 3, "example.invalid/base", "Dockerfile:19")
     config.write_text(original)
     dockerfile.write_text(DOCKERFILE)
 
