@@ -1,4 +1,7 @@
-"""Root file systems built from packages of this machine's mirror: needs root and the mirror, but not Docker."""
+"""Root file systems built from packages of this machine's mirror: needs root and the mirror, but not Docker.
+
+What the same code has built of the same packages is kept in the user's cache, since it takes most of the time here.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,22 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import lyra_tasks.engine
 from lyra_tasks.config.models import Rootfs
+from lyra_tasks.digests import file_sha256, sha256_hex
 from lyra_tasks.engine.bases.rootfs import build_rootfs
 from lyra_tasks.engine.bases.rootfs_cache import BuiltRootfs
 from lyra_tasks.engine.debian.mirror import find_mirror
 from lyra_tasks.errors import PreconditionError
+from lyra_tasks.locks import file_lock
 from tests.conftest import REPOSITORY
-from tests.engine.users import UID, other_user
+from tests.engine.users import RANGE, UID, User, other_user
 from tests.packages import unpacked
 from tests.thorough import keep
 
@@ -29,8 +36,30 @@ SMALL = Rootfs(suite="bookworm", packages=["busybox-static"], variant="extract")
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def roots(cache: Path) -> Path:
+    """A cache of just this code, so that all is built again when the code changes; those of older code are removed."""
+    engine = Path(lyra_tasks.engine.__file__).parent
+    sources = sorted([*engine.glob("bases/rootfs*.py"), *engine.glob("debian/*.py")])
+    assert len(sources) > 5
+    directory = cache / "tests" / "rootfs" / sha256_hex("".join(map(file_sha256, sources)).encode())[:16]
+    directory.mkdir(parents=True, exist_ok=True)
+    os.utime(directory)
+    for other in directory.parent.iterdir():
+        if other.stat().st_mtime < time.time() - 24 * 3600:
+            shutil.rmtree(other)
+    return directory
+
+
+def copy_packages(roots: Path, directory: Path) -> None:
+    """Copy what was downloaded, but not what was built of it."""
+    shutil.copytree(roots / "apt", directory / "apt")
+    shutil.copytree(roots / "rootfs" / "debs", directory / "rootfs" / "debs")
+
+
+def has_staging(roots: Path) -> bool:
+    """Return whether a build has left its files; none of another session runs meanwhile."""
+    with file_lock(roots / "rootfs" / "lock", resource="the cache of root file systems", timeout=900):
+        return (roots / "rootfs" / "staging").exists()
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +88,11 @@ def test_rootfs_does_not_depend_on_the_environment(
         "TZ": "UTC-9",
     }.items():
         monkeypatch.setenv(name, value)
+    other = tmp_path / "other cache, with a 'quote'"
+    copy_packages(roots, other)
     umask = os.umask(0o077)
     try:
-        again = build_rootfs(spec, cache=tmp_path / "other cache, with a 'quote'")
+        again = build_rootfs(spec, cache=other)
     finally:
         os.umask(umask)
     assert again.tar.read_bytes() == first.tar.read_bytes()
@@ -73,49 +104,52 @@ import sys
 from pathlib import Path
 from lyra_tasks.config.models import Rootfs
 from lyra_tasks.engine.bases.rootfs import build_rootfs
+from lyra_tasks.engine.debian.namespaces import require_user_namespaces
 from lyra_tasks.errors import LyraError
 try:
-    print(build_rootfs(Rootfs.model_validate_json(sys.argv[1]), cache=Path("cache").absolute()).pin.sha256)
+    if len(sys.argv) == 1:
+        require_user_namespaces()
+    else:
+        print(build_rootfs(Rootfs.model_validate_json(sys.argv[1]), cache=Path("cache").absolute()).pin.sha256)
 except LyraError as error:
     sys.exit(f"{error.message}\\n{error.hint}")
 """
 
 
-@pytest.fixture
-def build_as_user(roots: Path, small: BuiltRootfs) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Return a function that builds the small root file system as a user with a closed home, who has the indexes.
-
-    It takes a directory with newuidmap and newgidmap, and the lines of /etc/subuid.
-    """
+@pytest.fixture(scope="module")
+def ada(roots: Path, small: BuiltRootfs) -> Iterator[User]:
+    """A user with a closed home, who has downloaded the packages."""
     with other_user() as user:
-        shutil.copytree(roots / "apt", user.home / "cache" / "apt")
+        copy_packages(roots, user.home / "cache")
         for path in (user.home / "cache", *(user.home / "cache").rglob("*")):
             os.chown(path, UID, UID)
-        command = [sys.executable, "-c", BUILD, SMALL.model_dump_json()]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-        yield lambda programs, ids: user.run(command, environment, programs=programs, ids=ids)
+        yield user
 
 
-def test_rootfs_is_the_same_for_a_user_other_than_root(
-    build_as_user: Callable[..., subprocess.CompletedProcess[str]], small: BuiltRootfs, cache: Path, tmp_path: Path
-) -> None:
-    programs = unpacked(cache, "uidmap") / "usr" / "bin"
-    result = build_as_user(programs, "ada:200000:65536\n")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{small.pin.sha256}\n"
+def run_as(user: User, *arguments: str, programs: Path | None, ids: str = RANGE) -> subprocess.CompletedProcess[str]:
+    """Build a root file system as the user, or without arguments only check whether that is possible.
+
+    `programs` is the directory of newuidmap and newgidmap, `ids` the lines of /etc/subuid.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return user.run([sys.executable, "-c", BUILD, *arguments], environment, programs=programs, ids=ids)
 
 
-def test_user_without_user_namespaces_is_told_what_to_install(
-    build_as_user: Callable[..., subprocess.CompletedProcess[str]], cache: Path, tmp_path: Path
-) -> None:
+def test_user_without_user_namespaces_is_told_what_to_install(ada: User, cache: Path) -> None:
     if shutil.which("newuidmap") is None:
-        result = build_as_user(None, "ada:200000:65536\n")
+        result = run_as(ada, programs=None)
         assert result.returncode == 1
         assert "newuidmap is not installed\nRun `sudo apt-get install uidmap`" in result.stderr
     programs = unpacked(cache, "uidmap") / "usr" / "bin"
-    result = build_as_user(programs, "eve:200000:65536\n")
+    result = run_as(ada, SMALL.model_dump_json(), programs=programs, ids=RANGE.replace("ada", "eve"))
     assert result.returncode == 1
     assert "have no range for this user\nRun `sudo usermod --add-subuids" in result.stderr
+
+
+def test_rootfs_is_the_same_for_a_user_other_than_root(ada: User, small: BuiltRootfs, cache: Path) -> None:
+    result = run_as(ada, SMALL.model_dump_json(), programs=unpacked(cache, "uidmap") / "usr" / "bin")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{small.pin.sha256}\n"
 
 
 def test_rootfs_has_merged_usr_and_empty_dev(configured: BuiltRootfs, small: BuiltRootfs) -> None:
@@ -172,7 +206,7 @@ def test_unchanged_mirror_reuses_cached_rootfs(small: BuiltRootfs, roots: Path) 
     before = small.tar.stat()
     assert build_rootfs(SMALL, cache=roots) == small
     assert small.tar.stat().st_ino == before.st_ino
-    assert not (roots / "rootfs" / "staging").exists()
+    assert not has_staging(roots)
 
 
 def test_unavailable_locked_rootfs_is_precondition_error(small: BuiltRootfs, roots: Path) -> None:
@@ -201,4 +235,4 @@ def test_rootfs_of_missing_package_leaves_nothing(small: BuiltRootfs, roots: Pat
         build_rootfs(Rootfs(suite="bookworm", packages=["no-such-package"], variant="extract"), cache=roots)
     assert "no-such-package" in caught.value.message
     assert any("no-such-package" in line for line in caught.value.details)
-    assert not (roots / "rootfs" / "staging").exists()
+    assert not has_staging(roots)
