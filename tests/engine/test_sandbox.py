@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.sandbox import Sandbox, cgroups, layout, network
 from lyra_tasks.engine.sandbox.start import compute_shared_limits
 from lyra_tasks.errors import EngineUnavailableError, PreconditionError, UsageError
-from tests.engine.sandboxes import CACHE, IMAGE, client_of, host_state, import_busybox, up, website
+from tests.engine.sandboxes import CACHE, IMAGE, HostState, client_of, host_state, import_busybox, up, website
+from tests.faults import becomes
 
 MEBIBYTE = 1024**2
 
@@ -109,16 +111,6 @@ def test_steps_of_a_build_are_within_the_limits_of_the_engine(engine: Sandbox, b
     assert modest.returncode == 0, f"the engine did not survive: {modest.stderr}"
 
 
-def test_engine_takes_its_share_of_the_machine(tmp_path: Path) -> None:
-    share = sandbox.launch_sandbox(tmp_path, cache=CACHE, host_share=0.5)
-    try:
-        record = layout.read_sandbox_record(layout.SandboxPaths(tmp_path))
-        assert record is not None and share.pid == record.pid
-        assert (record.memory, record.cpus) == compute_shared_limits(0.5)
-    finally:
-        sandbox.shut_down_sandbox(tmp_path, purge=True)
-
-
 def test_published_port_answers_on_machine(engine: Sandbox) -> None:
     with website(engine) as address, urllib.request.urlopen(f"http://{address}/busybox", timeout=5) as answer:
         assert answer.status == 200
@@ -150,51 +142,80 @@ def test_other_suite_or_store_is_refused_while_running(engine: Sandbox) -> None:
         up(engine.state, suite="bookworm", store="containerd")
 
 
-def test_two_sandboxes_run_side_by_side(engine: Sandbox, tmp_path: Path) -> None:
+def test_concurrent_starts_return_same_sandbox_beside_another(engine: Sandbox, tmp_path: Path) -> None:
+    barrier = threading.Barrier(2)
+
+    def start(_: int) -> Sandbox:
+        barrier.wait()
+        return up(tmp_path, store="graph")
+
     with website(engine) as address:
-        other = up(tmp_path, store="graph")
         try:
-            assert other.address != engine.address
-            assert client_of(other).info()["Driver"] == "overlay2"
-            assert client_of(other).containers.list() == []
+            with ThreadPoolExecutor(2) as pool:
+                first, second = pool.map(start, range(2))
+            assert first == second
+            assert first.address != engine.address
+            assert client_of(first).info()["Driver"] == "overlay2"
+            assert client_of(first).containers.list() == []
         finally:
             sandbox.shut_down_sandbox(tmp_path)
         with urllib.request.urlopen(f"http://{address}/busybox", timeout=5) as answer:
             assert answer.status == 200
 
 
-def test_concurrent_starts_return_same_sandbox(tmp_path: Path) -> None:
-    barrier = threading.Barrier(2)
+@dataclass(frozen=True)
+class Orphan:
+    """A sandbox whose starter has ended, what that printed, and the state of the machine before."""
 
-    def start(_: int) -> Sandbox:
-        barrier.wait()
-        return up(tmp_path)
+    state: Path
+    output: str
+    before: HostState
 
-    try:
-        with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(start, range(2))
-        assert first == second
-    finally:
-        sandbox.shut_down_sandbox(tmp_path)
+    @property
+    def pid(self) -> int:
+        """Return the process id of the running sandbox."""
+        running = sandbox.find_sandbox(self.state)
+        assert running is not None
+        return running.pid
 
 
-def test_sandbox_outlives_starter_and_its_pipes(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def orphan(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orphan]:
+    """A sandbox with half of the machine that another process has started."""
+    state = tmp_path_factory.mktemp("orphan")
+    before = host_state(state)
     script = (
         "from pathlib import Path; from lyra_tasks.engine import sandbox;"
-        f"print(sandbox.launch_sandbox(Path({str(tmp_path)!r}), cache=Path({str(CACHE)!r})).pid)"
+        f"print(sandbox.launch_sandbox(Path({str(state)!r}), cache=Path({str(CACHE)!r}), host_share=0.5).pid)"
     )
     try:
         # `run` returns only when no process has the other end of its pipes.
         result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
-        running = sandbox.find_sandbox(tmp_path)
-        assert running is not None
-        assert running.pid == int(result.stdout)
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-        environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in children]
-        assert environments
-        assert not any(b"DOCKER_" in environment for environment in environments)
+        yield Orphan(state, result.stdout, before)
     finally:
-        sandbox.shut_down_sandbox(tmp_path)
+        sandbox.shut_down_sandbox(state, purge=True)
+
+
+def test_sandbox_outlives_starter_and_its_pipes(orphan: Orphan) -> None:
+    assert orphan.pid == int(orphan.output)
+    children = Path(f"/proc/{orphan.pid}/task/{orphan.pid}/children").read_text().split()
+    environments = [Path(f"/proc/{pid}/environ").read_bytes() for pid in children]
+    assert environments
+    assert not any(b"DOCKER_" in environment for environment in environments)
+
+
+def test_engine_takes_its_share_of_the_machine(orphan: Orphan) -> None:
+    record = layout.read_sandbox_record(layout.SandboxPaths(orphan.state))
+    assert record is not None and record.pid == orphan.pid
+    assert (record.memory, record.cpus) == compute_shared_limits(0.5)
+
+
+def test_leftovers_of_killed_sandbox_are_removed(orphan: Orphan) -> None:
+    os.kill(orphan.pid, 9)
+    assert becomes(lambda: sandbox.find_sandbox(orphan.state) is None)
+    report = sandbox.shut_down_sandbox(orphan.state, purge=True)
+    assert (report.was_running, report.leftovers) == (False, ())
+    assert host_state(orphan.state) == orphan.before
 
 
 def test_failed_start_leaves_nothing_and_shows_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,19 +239,6 @@ def test_killed_starter_leaves_no_process(tmp_path: Path) -> None:
     assert result.returncode == -9
     assert sandbox.find_sandbox(tmp_path) is None
     assert sandbox.shut_down_sandbox(tmp_path).leftovers == ()
-    assert host_state(tmp_path) == before
-
-
-def test_leftovers_of_killed_sandbox_are_removed(tmp_path: Path) -> None:
-    before = host_state(tmp_path)
-    engine = up(tmp_path)
-    os.kill(engine.pid, 9)
-    for _ in range(100):
-        if sandbox.find_sandbox(tmp_path) is None:
-            break
-        time.sleep(0.05)
-    report = sandbox.shut_down_sandbox(tmp_path, purge=True)
-    assert (report.was_running, report.leftovers) == (False, ())
     assert host_state(tmp_path) == before
 
 

@@ -131,28 +131,30 @@ def test_containers_cannot_reach_machine(engine: Sandbox) -> None:
         listener.accept()[0].close()
 
 
-def test_containers_cannot_reach_other_sandbox(engine: Sandbox, busybox: Path, tmp_path: Path) -> None:
-    other = up(tmp_path)
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory, busybox: Path) -> Iterator[Sandbox]:
+    """Yield another sandbox with an image, which the last of its tests cuts off."""
+    state = tmp_path_factory.mktemp("other")
+    other = up(state)
     try:
         import_busybox(other, busybox)
-        with website(other) as address:
-            host, port = address.split(":")
-            assert "refused" in reach(engine, host, int(port))
-            assert "refused" in reach(engine, gateway_of(other), int(port))
+        yield other
     finally:
-        sandbox.shut_down_sandbox(tmp_path, purge=True)
+        sandbox.shut_down_sandbox(state, purge=True)
 
 
-def test_missing_slirp_rejects_everything_at_once(tmp_path: Path, busybox: Path) -> None:
-    isolated = up(tmp_path)
-    try:
-        import_busybox(isolated, busybox)
-        os.kill(slirp_of(isolated), signal.SIGKILL)
-        time.sleep(0.2)
-        assert "refused" in reach(isolated, OUTSIDE, 80)
-        assert "Connection refused" in run_busybox(isolated, ["nslookup", "example.org"])
-    finally:
-        sandbox.shut_down_sandbox(tmp_path, purge=True)
+def test_containers_cannot_reach_other_sandbox(engine: Sandbox, other: Sandbox) -> None:
+    with website(other) as address:
+        host, port = address.split(":")
+        assert "refused" in reach(engine, host, int(port))
+        assert "refused" in reach(engine, gateway_of(other), int(port))
+
+
+def test_missing_slirp_rejects_everything_at_once(other: Sandbox) -> None:
+    os.kill(slirp_of(other), signal.SIGKILL)
+    time.sleep(0.2)
+    assert "refused" in reach(other, OUTSIDE, 80)
+    assert "Connection refused" in run_busybox(other, ["nslookup", "example.org"])
 
 
 def slirp_of(engine: Sandbox) -> int:
