@@ -19,6 +19,9 @@ from tests.engine.vendors import SERVICE, build_vendor_image, docker, push_index
 from tests.faults import refused
 
 REFERENCE = "vendor/cache:1"
+OTHER = "vendor/queue:1"
+OTHER_SERVICE = SERVICE.replace("services.cache", "services.queue").replace('"cache"', '"queue"')
+OTHER_SERVICE = OTHER_SERVICE.replace("the cache answers", "the queue answers").replace(REFERENCE, OTHER)
 ARCHIVE = '\n[bases.cache]\narchive = "vendor/cache.tar"\n'
 UNUSED = '\n[bases.cash]\narchive = "cash.tar"\nimage = "cash:1"\n'
 ROOTFS = """
@@ -99,67 +102,98 @@ def list_names(engine: Engine) -> list[str]:
     return [name for image in images for key in ("RepoTags", "RepoDigests") for name in image.get(key) or []]
 
 
+@pytest.fixture(scope="module")
+def kept(box: sandbox.Sandbox, busybox: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Build the vendor's image under a name that no project uses; return the name."""
+    reference = "kept/cache:1"
+    build_vendor_image(box, busybox, tmp_path_factory.mktemp("vendor") / "files", reference)
+    yield reference
+    docker(box, "image", "rm", reference)
+
+
 @pytest.fixture
-def vendor(box: sandbox.Sandbox, busybox: Path, tmp_path: Path, engine: Engine) -> Iterator[str]:
-    """Yield the id of the vendor's image, which is in the engine."""
-    yield build_vendor_image(box, busybox, tmp_path / "vendor")
+def vendor(box: sandbox.Sandbox, kept: str, engine: Engine) -> Iterator[None]:
+    """Tag the vendor's image in the engine."""
+    docker(box, "tag", kept, REFERENCE)
+    yield
     if REFERENCE in list_names(engine):
         docker(box, "image", "rm", REFERENCE)
 
 
-def test_archive_is_locked_tested_and_cleaned(tiny: Project, vendor: str, box: sandbox.Sandbox, engine: Engine) -> None:
-    save_image(box, REFERENCE, tiny.root / "vendor" / "cache.tar")
-    add_service(tiny, ARCHIVE + SERVICE)
-    assert "since they cannot be exported" not in succeed(tiny, "build", "test", "promote")
-    pin, record = read_lock(tiny)["cache"], read_record(tiny)
-    assert pin["path"] == "vendor/cache.tar"
-    origin = {"reference": REFERENCE, "digest": pin["digest"], "source": "archive"}
-    assert record["origin"] == origin
-    assert record["config_digest"] == pin["digest"], "the bytes of the vendor"
-    assert REFERENCE not in list_names(engine)
-    assert record["reference"] in list_names(engine)
-    shown = json.loads(succeed(tiny, "lock.show", "--json"))
-    assert shown["images"]["cache"]["used_by"] == [f"services.cache.image: {REFERENCE}"]
-    tiny.clean()
-    assert record["reference"] not in list_names(engine)
-
-
 @pytest.mark.usefixtures("vendor")
-def test_image_in_the_engine_keeps_tag_setuid_programs_and_ports(tiny: Project, engine: Engine) -> None:
-    add_service(tiny)
-    assert "since they cannot be exported" not in succeed(tiny, "build", "test", "promote")
-    assert read_lock(tiny)[REFERENCE]["local"] is True
+def test_images_of_an_archive_and_of_the_engine_are_locked_tested_and_cleaned(
+    tiny: Project, box: sandbox.Sandbox, engine: Engine
+) -> None:
+    docker(box, "tag", REFERENCE, OTHER)
+    save_image(box, REFERENCE, tiny.root / "vendor" / "cache.tar")
+    add_service(tiny, ARCHIVE + SERVICE + OTHER_SERVICE)
+    try:
+        assert "since they cannot be exported" not in succeed(tiny, "build", "test", "promote")
+        pins, record = read_lock(tiny), read_record(tiny)
+        assert pins["cache"]["path"] == "vendor/cache.tar"
+        origin = {"reference": REFERENCE, "digest": pins["cache"]["digest"], "source": "archive"}
+        assert record["origin"] == origin
+        assert record["config_digest"] == pins["cache"]["digest"], "the bytes of the vendor"
+        assert REFERENCE not in list_names(engine)
+        assert record["reference"] in list_names(engine)
+        shown = json.loads(succeed(tiny, "lock.show", "--json"))
+        assert shown["images"]["cache"]["used_by"] == [f"services.cache.image: {REFERENCE}"]
+        require_tag_setuid_programs_and_ports_kept(tiny)
+        tiny.clean()
+        assert record["reference"] not in list_names(engine)
+        assert OTHER in list_names(engine), "the tag of the vendor was there before"
+    finally:
+        docker(box, "image", "rm", OTHER)
+
+
+def require_tag_setuid_programs_and_ports_kept(tiny: Project) -> None:
+    """Check the bundle and the rules of the image that was in the engine."""
+    assert read_lock(tiny)[OTHER]["local"] is True
     (bundle,) = tiny.bundles()
     images = json.loads((bundle / "manifest.json").read_text())["images"]
-    cache = next(image for image in images if image["name"] == "cache")
-    assert cache["config_digest"] == read_record(tiny)["config_digest"]
-    assert cache["origin"]["reference"] == REFERENCE
-    assert cache["references"][0].startswith("tiny/cache:")
+    queue = next(image for image in images if image["name"] == "queue")
+    assert queue["config_digest"] == read_record(tiny, "queue")["config_digest"]
+    assert queue["origin"]["reference"] == OTHER
+    assert queue["references"][0].startswith("tiny/queue:")
     succeed(tiny, "verify")
     (evidence,) = tiny.root.glob(".lyra/runs/*/tests.json")
     rules = {
         rule["rule"]: (rule["outcome"], rule["message"])
         for rule in json.loads(evidence.read_text())["rules"]
-        if rule["scope"] in {"images.cache", "services.cache"}
+        if rule["scope"] in {"images.queue", "services.queue"}
     }
     assert rules["image.setuid"][0] == "skipped"
     assert "/bin/busybox has mode 4755" in rules["image.setuid"][1]
     assert rules["docs.complete"] == ("passed", "")
     assert rules["image.secrets"] == ("passed", "")
-    tiny.clean()
-    assert REFERENCE in list_names(engine), "the tag of the vendor was there before"
 
 
 @pytest.mark.usefixtures("vendor")
-def test_project_without_own_image_needs_no_build(tiny: Project) -> None:
+def test_project_without_own_image_needs_no_build(tiny: Project, box: sandbox.Sandbox, engine: Engine) -> None:
     remove_own_image(tiny, UNUSED + SERVICE)
     assert "cache" in succeed(tiny, "build", "--dry-run")
     assert not (tiny.root / ".lyra.lock.toml").exists()
+    save_image(box, REFERENCE, tiny.root / "cache-1.tar")
+    follow_hint_for_missing_image(tiny)
     assert "[bases.cash] is not used" in succeed(tiny, "test", "promote")
+    assert read_lock(tiny)[REFERENCE]["source"] == "archive"
     assert len(tiny.bundles()) == 1
     built = succeed(tiny, "build")
     assert "Nothing to build" in built
     assert "unchanged" in built
+    succeed(tiny, "create")
+    images = [container["ImageID"] for container in engine.api.containers() if "cache" in container["Names"][0]]
+    assert images == [read_record(tiny)["image_id"]], "the development environment uses the tested image"
+
+
+def follow_hint_for_missing_image(tiny: Project) -> None:
+    """Test without the image, and append what the hint of the error says to the configuration."""
+    outcome = tiny.lyra("test")
+    refused(outcome, 3, f"Image {REFERENCE} is not available", f"services.cache.image: {REFERENCE}")
+    lines = [line.strip() for line in outcome.err.splitlines()]
+    table = lines.index(f'[bases."{REFERENCE}"]')
+    with (tiny.root / ".lyra.toml").open("a") as file:
+        file.write("\n".join(["", *lines[table : table + 2], ""]))
 
 
 def test_dry_run_names_unavailable_third_party_images(tiny: Project) -> None:
@@ -168,16 +202,6 @@ def test_dry_run_names_unavailable_third_party_images(tiny: Project) -> None:
     remove_own_image(tiny)
     refused(tiny.lyra("build", "--dry-run"), 3, f"Image {REFERENCE} is not available", f'[bases."{REFERENCE}"]')
     assert not (tiny.root / ".lyra.lock.toml").exists()
-
-
-@pytest.mark.usefixtures("vendor")
-def test_double_is_tested_and_not_promoted(tiny: Project) -> None:
-    double = SERVICE.replace("[services.cache]", "[services.cache]\npromote = false", 1)
-    add_service(tiny, double)
-    succeed(tiny, "build", "test", "promote")
-    (bundle,) = tiny.bundles()
-    assert [image["name"] for image in json.loads((bundle / "manifest.json").read_text())["images"]] == ["web"]
-    assert "cache" in (bundle / "PROMOTION.md").read_text()
 
 
 @pytest.mark.usefixtures("vendor")
@@ -194,19 +218,6 @@ def test_volumes_are_as_docker_makes_them(tiny: Project, box: sandbox.Sandbox) -
     tiny.replace(".lyra.toml", 'path = "/nowhere"\n', 'path = "/nowhere"\nowner = "0:0" # it need not write there\n')
     tiny.commit("an owner")
     succeed(tiny, "test")
-
-
-def test_hint_for_a_missing_image_ends_the_error(tiny: Project, vendor: str, box: sandbox.Sandbox) -> None:
-    remove_own_image(tiny)
-    save_image(box, REFERENCE, tiny.root / "cache-1.tar")
-    outcome = tiny.lyra("test")
-    refused(outcome, 3, f"Image {REFERENCE} is not available", f"services.cache.image: {REFERENCE}")
-    lines = [line.strip() for line in outcome.err.splitlines()]
-    table = lines.index(f'[bases."{REFERENCE}"]')
-    with (tiny.root / ".lyra.toml").open("a") as file:
-        file.write("\n".join(["", *lines[table : table + 2], ""]))
-    succeed(tiny, "test")
-    assert read_lock(tiny)[REFERENCE]["source"] == "archive"
 
 
 @pytest.mark.usefixtures("named_contexts")
@@ -238,13 +249,13 @@ def test_lock_is_shown_without_an_engine(lonely: Project) -> None:
 
 
 def test_lock_wins_until_it_is_moved(
-    tiny: Project, vendor: str, box: sandbox.Sandbox, busybox: Path, tmp_path: Path
+    tiny: Project, vendor: None, box: sandbox.Sandbox, busybox: Path, tmp_path: Path
 ) -> None:
     remove_own_image(tiny)
-    succeed(tiny, "test")
+    succeed(tiny, "build")
     first = read_record(tiny)["config_digest"]
     build_vendor_image(box, busybox, tmp_path / "vendor", text="cached anew")
-    succeed(tiny, "test")
+    succeed(tiny, "build")
     assert read_record(tiny)["config_digest"] == first, "the locked one is still there"
     refused(tiny.lyra("lock.update", "cash"), 2, "Nothing named 'cash' is used here", "Did you mean cache?")
     before = read_lock(tiny)
@@ -262,7 +273,7 @@ def test_lock_wins_until_it_is_moved(
 
 
 def test_registry_image_is_pulled_by_digest(
-    tiny: Project, vendor: str, box: sandbox.Sandbox, engine: Engine, tmp_path: Path, cache: Path
+    tiny: Project, vendor: None, box: sandbox.Sandbox, engine: Engine, tmp_path: Path, cache: Path
 ) -> None:
     remove_own_image(tiny)
     with serving(tmp_path, cache, users=registries.ADA, box=box) as host:
@@ -279,7 +290,8 @@ def test_registry_image_is_pulled_by_digest(
         names = [name for name in list_names(engine) if host in name]
         assert names == [], "the name that it was pulled by is gone"
         tiny.clean()
-        succeed(tiny, "test")
+        succeed(tiny, "build")
+        assert read_record(tiny)["reference"] in list_names(engine)
         assert read_lock(tiny)[reference] == pin
 
 
@@ -292,14 +304,14 @@ def test_debian_packages_are_a_source(tiny: Project, engine: Engine) -> None:
     assert not [name for name in list_names(engine) if name.startswith("tiny/")]
 
 
-def test_image_without_a_platform_is_refused(tiny: Project, vendor: str, box: sandbox.Sandbox) -> None:
+def test_image_without_a_platform_is_refused(tiny: Project, vendor: None, box: sandbox.Sandbox) -> None:
     save_image(box, REFERENCE, tiny.root / "vendor" / "cache.tar")
     proxima = '\n[proxima]\nplatforms = ["linux/amd64", "linux/arm64"]\n'
     remove_own_image(tiny, proxima + ARCHIVE + SERVICE)
     refused(tiny.lyra("test"), 2, "is for linux/amd64, not for linux/arm64")
     tiny.replace(".lyra.toml", 'image = "vendor/cache:1"\n', 'image = "vendor/cache:1"\nplatform = "linux/amd64"\n')
     tiny.commit("one platform")
-    succeed(tiny, "test")
+    succeed(tiny, "build")
 
 
 @pytest.mark.thorough
@@ -325,12 +337,3 @@ def test_each_platform_of_an_index_is_fetched(
         tiny.replace(".lyra.toml", '"linux/arm64"]', '"linux/s390x"]')
         tiny.commit("another platform")
         refused(tiny.lyra("test"), 3, f"{reference} is not available for linux/s390x", "`platform`")
-
-
-@pytest.mark.usefixtures("vendor")
-def test_development_environment_uses_the_tested_image(tiny: Project, engine: Engine) -> None:
-    remove_own_image(tiny)
-    succeed(tiny, "create")
-    image_id = read_record(tiny)["image_id"]
-    images = [container["ImageID"] for container in engine.api.containers() if "cache" in container["Names"][0]]
-    assert images == [image_id]
