@@ -24,63 +24,59 @@ def use_image_health_check(project: Project, instruction: str) -> None:
     project.replace("app/Dockerfile", "CMD [", f"HEALTHCHECK {instruction}\nCMD [")
 
 
-@pytest.mark.parametrize(
-    ("instruction", "messages"),
-    [
-        (
-            "--interval=1s --timeout=1s --retries=2 CMD sleep 3",
-            ("web is unhealthy", "2 times", "exceeded timeout (1s)", "--timeout"),
-        ),
-        ("--interval=1s --timeout=1s --retries=2 CMD echo shut; exit 1", ("web is unhealthy", "2 times", "shut")),
-    ],
-)
-def test_image_health_check_decides_with_its_own_timing(
-    tiny: Project, engine: Engine, instruction: str, messages: tuple[str, ...]
-) -> None:
-    use_image_health_check(tiny, instruction)
-    refused(tiny.lyra("build", "test"), 5, *messages)
+def test_image_health_check_decides_with_its_own_timing(tiny: Project, engine: Engine) -> None:
+    use_image_health_check(tiny, "--interval=1s --timeout=1s --retries=2 CMD sleep 3")
+    refused(tiny.lyra("build", "test"), 5, "web is unhealthy", "2 times", "exceeded timeout (1s)", "--timeout")
     assert labs(engine) == []
 
 
-def test_image_health_check_beside_configured_one_counts(tiny: Project) -> None:
-    tiny.replace("app/Dockerfile", "CMD [", "HEALTHCHECK --interval=1s --timeout=1s --retries=1 CMD exit 1\nCMD [")
+@pytest.mark.parametrize("configured", keep(1, [True, False]))
+def test_image_health_check_beside_configured_one_counts(tiny: Project, configured: bool) -> None:
+    instruction = "--interval=1s --timeout=1s --retries=2 CMD echo shut; exit 1"
+    if configured:
+        tiny.replace("app/Dockerfile", "CMD [", f"HEALTHCHECK {instruction}\nCMD [")
+    else:
+        use_image_health_check(tiny, instruction)
     wait = '\n[[tests]]\nname = "takes a while"\nservice = "web"\nexec = "sleep 3"\n'
     (tiny.root / ".lyra.toml").write_text((tiny.root / ".lyra.toml").read_text() + wait)
-    refused(tiny.lyra("build", "test"), 5, "web is unhealthy")
-
-
-def test_long_interval_does_not_delay_start(tiny: Project) -> None:
-    use_image_health_check(tiny, "--interval=5m --timeout=5s CMD busybox wget -q -O /dev/null http://127.0.0.1:8080/")
-    outcome = tiny.lyra("build", "test", timeout=60)
-    assert outcome.code == 0, outcome.text
+    refused(tiny.lyra("build", "test"), 5, "web is unhealthy", "2 times", "shut")
 
 
 USERS = ("10001:10001", "10001", "keeper", "4321:8765")
+LIMITS = 'limits = { cpus = 0.1, memory = "8m", pids = 16, disk = "1m" }\n'
 
 
-@pytest.mark.parametrize("user", keep(2, USERS))
 @pytest.mark.parametrize("by", keep(1, ["service", "image"]))
-def test_tmpfs_belongs_to_user_of_service(tiny: Project, user: str, by: str) -> None:
+def test_tmpfs_belongs_to_user_of_service(tiny: Project, by: str) -> None:
+    """A long interval of the health check, which all services have, delays none of them."""
+    use_image_health_check(tiny, "--interval=5m --timeout=5s CMD busybox wget -q -O /dev/null http://127.0.0.1:8080/")
     (tiny.root / "app" / "etc").mkdir()
     (tiny.root / "app" / "etc" / "passwd").write_text(PASSWD)
     (tiny.root / "app" / "etc" / "group").write_text("root:x:0:\nkeeper:x:8765:\n")
     (tiny.root / "app" / "spool").mkdir(mode=0o755)
     tiny.replace("app/Dockerfile", "COPY www /www", "COPY www /www\nCOPY etc /etc\nCOPY spool /var/spool")
-    tmpfs = 'tmpfs = { "/var/spool" = "1m", "/made/here" = "1m" }\n'
+    tiny.replace("app/Dockerfile", "FROM scratch", "FROM scratch AS web")
+    stages, images, services, checks = "", "", "", ""
+    for number, user in enumerate(USERS):
+        name = f"user{number}"
+        stages += f"\nFROM web AS {name}\nUSER {user}\n"
+        images += f'[images.{name}]\ncontext = "app"\ntarget = "{name}"\n\n' if by == "image" else ""
+        services += f'[services.{name}]\nimage = "{name if by == "image" else "web"}"\n{LIMITS}'
+        services += 'tmpfs = { "/var/spool" = "1m", "/made/here" = "1m" }\n'
+        services += f'user = "{user}"\n\n' if by == "service" else "\n"
+        checks += "".join(
+            f'[[tests]]\nname = "{place} of {user}"\nservice = "{name}"\nexec = "touch {place}/x && ls -ln {place}/x"\n'
+            for place in ("/var/spool", "/made/here", "/tmp")
+        )
     if by == "image":
-        tiny.replace("app/Dockerfile", "USER 65534:65534", f"USER {user}")
-        tiny.replace(".lyra.toml", HEALTH, HEALTH + tmpfs)
-    else:
-        tiny.replace(".lyra.toml", HEALTH, f'{HEALTH}{tmpfs}user = "{user}"\n')
+        tiny.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\ntarget = "web"\n')
+        (tiny.root / "app" / "Dockerfile").write_text((tiny.root / "app" / "Dockerfile").read_text() + stages)
     path = tiny.root / ".lyra.toml"
-    head = path.read_text().partition("[[tests]]")[0]
-    checks = "".join(
-        f'[[tests]]\nname = "{place}"\nservice = "web"\nexec = "touch {place}/x && ls -ln {place}/x"\n'
-        for place in ("/var/spool", "/made/here", "/tmp")
-    )
-    path.write_text(head + checks)
-    outcome = tiny.lyra("build", "test")
+    head = path.read_text().partition("[[tests]]")[0].replace("[services.web]\n", f"{images}[services.web]\n")
+    path.write_text(head + services + checks)
+    outcome = tiny.lyra("build", "test", timeout=60)
     assert outcome.code == 0, outcome.text
+    assert f"{3 * len(USERS)} of {3 * len(USERS)} checks passed" in outcome.out
 
 
 OPTIONS = """
@@ -94,8 +90,8 @@ shm_size = "4m"
 sysctls = { "net.core.somaxconn" = 64 }
 group_add = ["44"]
 tmpfs = { "/var/spool" = "1m" }
-INIT
 """
+HEALTH_BY_COMMAND = 'healthcheck = { exec = "true", interval = "2s", retries = 4 }\n'
 INSIDE = """
 [[tests]]
 name = "sizes, limits, names and groups are in force"
@@ -129,11 +125,21 @@ UNORDERED = {"ExtraHosts"}
 EMPTY: tuple[Any, ...] = (None, "", 0, [], {}, False)
 
 
-@pytest.mark.parametrize("options", keep(2, [OPTIONS.replace("INIT", "init = false"), "", OPTIONS.replace("INIT", "")]))
-def test_container_of_bundle_has_options_of_tested_one(
-    tiny: Project, engine: Engine, box: Sandbox, options: str
-) -> None:
-    tiny.replace(".lyra.toml", HEALTH, 'healthcheck = { exec = "true", interval = "2s", retries = 4 }\n' + options)
+OTHERS = f"""
+[services.plain]
+image = "web"
+{LIMITS}{HEALTH_BY_COMMAND}
+[services.bare]
+image = "web"
+init = false
+{LIMITS}{HEALTH_BY_COMMAND}"""
+
+
+def test_container_of_bundle_has_options_of_tested_one(tiny: Project, engine: Engine, box: Sandbox) -> None:
+    """The options are also in force inside the tested container."""
+    tiny.replace(".lyra.toml", HEALTH, HEALTH_BY_COMMAND + OPTIONS)
+    path = tiny.root / ".lyra.toml"
+    path.write_text(path.read_text() + OTHERS + INSIDE)
     (tiny.root / ".gitignore").write_text("promotion/\n.lyra/\n")
     tiny.commit()
     outcome = tiny.lyra("build", "test", "--keep-running", "promote")
@@ -150,28 +156,47 @@ def test_container_of_bundle_has_options_of_tested_one(
     try:
         run_compose("create")
         listed = engine.api.containers(all=True)
-        (deployed,) = [item["Id"] for item in listed if item["Labels"].get("com.docker.compose.project") == "parity"]
-        (tested,) = [
-            item["Id"] for item in listed if item["Names"][0].startswith("/lyra-") and "web" in item["Names"][0]
-        ]
-        documents = {name: engine.api.inspect_container(name) for name in (deployed, tested)}
+        documents = {
+            name: [
+                engine.api.inspect_container(item) for item in (find_tested(listed, name), find_deployed(listed, name))
+            ]
+            for name in ("web", "plain", "bare")
+        }
     finally:
         run_compose("down", "--volumes")
-    for part, different in DIFFERENT.items():
-        mine, theirs = documents[tested][part], documents[deployed][part]
-        for key in sorted((mine.keys() | theirs.keys()) - different):
-            first, second = (normalize(document.get(key)) for document in (mine, theirs))
-            if key in UNORDERED:
-                first, second = (sorted(value or []) for value in (first, second))
-            assert first == second, f"{part}.{key}"
-    volumes = 4 * 1024**2
-    assert documents[tested]["HostConfig"]["Memory"] == documents[deployed]["HostConfig"]["Memory"] + volumes
-    aliases = [
-        {alias for network in document["NetworkSettings"]["Networks"].values() for alias in network["Aliases"] or []}
-        for document in (documents[tested], documents[deployed])
+    for name, (tested, deployed) in documents.items():
+        for part, different in DIFFERENT.items():
+            mine, theirs = tested[part], deployed[part]
+            for key in sorted((mine.keys() | theirs.keys()) - different):
+                first, second = (normalize(document.get(key)) for document in (mine, theirs))
+                if key in UNORDERED:
+                    first, second = (sorted(value or []) for value in (first, second))
+                assert first == second, f"{name}: {part}.{key}"
+        volumes = 4 * 1024**2 if name == "web" else 0
+        assert tested["HostConfig"]["Memory"] == deployed["HostConfig"]["Memory"] + volumes
+        aliases = [
+            {alias for network in item["NetworkSettings"]["Networks"].values() for alias in network["Aliases"] or []}
+            for item in (tested, deployed)
+        ]
+        expected = {"web", "www"} if name == "web" else {name}
+        assert [expected <= names for names in aliases] == [True, True], name
+
+
+def find_tested(listed: list[dict[str, Any]], service: str) -> str:
+    """Return the container of a service in the test environment."""
+    (found,) = [
+        item["Id"]
+        for item in listed
+        if item["Names"][0].startswith("/lyra-") and item["Names"][0].endswith(f"-{service}")
     ]
-    expected = {"web", "www"} if options else {"web"}
-    assert [expected <= names for names in aliases] == [True, True]
+    return str(found)
+
+
+def find_deployed(listed: list[dict[str, Any]], service: str) -> str:
+    """Return the container of a service that Compose has created."""
+    labels = {"com.docker.compose.project": "parity", "com.docker.compose.service": service}
+    (found,) = [item["Id"] for item in listed if labels.items() <= item["Labels"].items()]
+    return str(found)
 
 
 def normalize(value: Any) -> Any:
@@ -179,14 +204,6 @@ def normalize(value: Any) -> Any:
     if value in EMPTY:
         return None
     return sorted(value, key=str) if isinstance(value, list) and isinstance(value[0], dict) else value
-
-
-def test_options_are_in_force(tiny: Project) -> None:
-    tiny.replace(".lyra.toml", HEALTH, HEALTH + OPTIONS.replace("INIT", ""))
-    path = tiny.root / ".lyra.toml"
-    path.write_text(path.read_text() + INSIDE)
-    outcome = tiny.lyra("build", "test")
-    assert outcome.code == 0, outcome.text
 
 
 def test_oneshot_may_take_as_long_as_configured(tiny: Project, engine: Engine) -> None:
