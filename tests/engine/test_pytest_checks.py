@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from lyra_tasks.engine.client.connect import Engine
-from tests.conftest import Project
+from tests.conftest import Outcome, Project
 from tests.faults import becomes, labs, processes_with, refused
 
 SUITE = """
@@ -77,10 +76,17 @@ name = "api"
 pytest = "tests/api"
 group = "api"
 """
+UNUSABLE = {
+    "empty": ("", "pytest has found no test in tests/empty"),
+    "import": ("import nothing_like_it", "No module named 'nothing_like_it'"),
+    "exit": ("def test_stop():\n    import os\n    os._exit(7)\n", "pytest exited with code 7"),
+    "ever": ("import time\n\n\ndef test_ever():\n    time.sleep(1000)\n", "did not end within 10 s"),
+}
+"""Suites by their directory: the text of the test, and why it cannot be run to its end."""
 JUNIT = """
 [[tests]]
-name = "js"
-junit = { run = "sh tests/js.sh", file = "report.xml" }
+name = "{name}"
+junit = {{ run = "sh tests/{name}.sh", file = "report.xml" }}
 group = "js"
 """
 REPORT = """\
@@ -91,6 +97,8 @@ REPORT = """\
 {more}
 </testsuite></testsuites>
 """
+
+FailedRun = tuple[Outcome, Path, dict[str, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +134,12 @@ def results(project: Project) -> tuple[Path, dict[str, dict[str, Any]]]:
     return run, {check["name"]: check for check in json.loads((run / "tests.json").read_text())["checks"]}
 
 
-def test_each_test_of_pytest_is_a_check(project: Project, engine: Engine) -> None:
+def test_each_test_of_pytest_is_a_check_until_it_is_changed(project: Project, engine: Engine) -> None:
     write(project, TESTS, test_web=SUITE)
-    result = project.lyra("test", "--only", "api")
+    result = project.lyra("test")
     assert result.code == 0, result.text
-    run, checks = results(project)
+    run, results_by_name = results(project)
+    checks = {name: check for name, check in results_by_name.items() if check["group"] == "api"}
     assert list(checks) == [
         "api: test_web.py::test_page", "api: test_web.py::test_motd[motd0]", "api: test_web.py::test_motd[motd1]",
         "api: test_web.py::test_command", "api: test_web.py::test_restart_keeps_data", "api",
@@ -141,18 +150,40 @@ def test_each_test_of_pytest_is_a_check(project: Project, engine: Engine) -> Non
     assert "5 passed, 1 skipped" in (run / checks["api"]["directory"] / "output.log").read_text()
     assert not list(project.root.rglob(".pytest_cache")) and not list((project.root / "tests").rglob("__pycache__"))
     assert labs(engine) == []
+    promoted = project.lyra("promote", "--dry-run")
+    assert promoted.code == 0, promoted.text
+    (project.root / "tests" / "api" / "conftest.py").write_text("")
+    refused(project.lyra("promote", "--dry-run"), 3, "have not been tested")
 
 
-def test_failed_test_shows_traceback_log_and_no_secret(project: Project) -> None:
-    write(project, TESTS, test_web=BROKEN)
-    result = project.lyra("test", "--only", "api")
-    refused(result, 5, "3 of 4 check(s) failed: api: api: test_web.py::test_token", hint=False)
-    run, checks = results(project)
-    failed = checks["api: test_web.py::test_token"]
-    assert failed["outcome"] == "failed" and "assert '***' == 'known'" in failed["message"]
-    traceback, log = failed["details"]
+@pytest.fixture(scope="module")
+def failed(built: Project) -> FailedRun:
+    """Run suites of which none passes; return the outcome, the directory of the run, and its results by name."""
+    config = built.root / ".lyra.toml"
+    original = config.read_text()
+    tests = TESTS
+    for name, (text, _) in UNUSABLE.items():
+        (built.root / "tests" / name).mkdir(parents=True)
+        (built.root / "tests" / name / "test_web.py").write_text(text)
+        tests += TESTS.replace('"api"', f'"{name}"', 1).replace("tests/api", f"tests/{name}")
+    (built.root / "tests" / "api").mkdir(exist_ok=True)
+    write(built, tests + 'timeout = "10s"\n', test_web=BROKEN)
+    try:
+        return built.lyra("test", "--only", "api"), *results(built)
+    finally:
+        config.write_text(original)
+
+
+def test_failed_test_shows_traceback_log_and_no_secret(failed: FailedRun) -> None:
+    result, run, checks = failed
+    assert result.code == 5, result.text
+    assert "9 of 10 check(s) failed: api: api: test_web.py::test_token" in result.err, result.text
+    assert result.text.count("Traceback") == 1, "that of the suite with a wrong import"
+    failure = checks["api: test_web.py::test_token"]
+    assert failure["outcome"] == "failed" and "assert '***' == 'known'" in failure["message"]
+    traceback, log = failure["details"]
     text = "\n".join(traceback["lines"])
-    secrets = re.findall(r"(?<![0-9a-fx])[0-9a-f]{10,}", text + failed["message"] + result.text.replace(run.name, ""))
+    secrets = re.findall(r"(?<![0-9a-fx])[0-9a-f]{10,}", text + failure["message"] + result.text.replace(run.name, ""))
     assert secrets == [], "pytest may show only the beginning and the end of a secret"
     assert traceback["title"] == "traceback" and 'assert web.environment["TOKEN"] == "known"' in text
     assert "before the comparison" in text
@@ -164,28 +195,18 @@ def test_failed_test_shows_traceback_log_and_no_secret(project: Project) -> None
     assert "before the comparison" in (run / "tests.xml").read_text()
 
 
-@pytest.mark.parametrize(
-    ("file", "problem"),
-    [
-        ("", "pytest has found no test in tests/api"),
-        ("import nothing_like_it", "No module named 'nothing_like_it'"),
-        ("def test_stop():\n    import os\n    os._exit(7)\n", "pytest exited with code 7"),
-    ],
-    ids=["no tests", "import error", "exit"],
-)
-def test_suite_that_cannot_run_fails(project: Project, file: str, problem: str) -> None:
-    write(project, TESTS, test_web=file)
-    result = project.lyra("test", "--only", "api")
-    assert result.code == 5 and problem in result.text, result.text
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_suite_that_cannot_run_fails(failed: FailedRun, name: str) -> None:
+    result, _, checks = failed
+    assert checks[name]["outcome"] in {"failed", "error"}, result.text
+    messages = [check["message"] for key, check in checks.items() if key == name or key.startswith(f"{name}: ")]
+    assert any(UNUSABLE[name][1] in message for message in messages) and UNUSABLE[name][1] in result.text, result.text
 
 
-def test_endless_test_is_named_and_ended(project: Project) -> None:
-    write(project, TESTS + 'timeout = "10s"\n', test_web="import time\n\n\ndef test_ever():\n    time.sleep(1000)\n")
-    started = time.monotonic()
-    refused(project.lyra("test", "--only", "api"), 5, "did not end within 10 s", hint=False)
-    assert time.monotonic() - started < 60
-    _, checks = results(project)
-    assert checks["api: test_web.py::test_ever"]["outcome"] == "error"
+def test_endless_test_is_named_and_ended(failed: FailedRun) -> None:
+    _, _, checks = failed
+    assert checks["ever: test_web.py::test_ever"]["outcome"] == "error"
+    assert checks["ever"]["seconds"] < 60
     assert processes_with("lyra-pytest-") == [] and processes_with("lyra_tasks.pytest_plugin") == []
 
 
@@ -213,40 +234,34 @@ def test_results_are_shown_as_they_come(project: Project) -> None:
     assert processes_with("lyra_tasks.pytest_plugin") == []
 
 
-def test_changed_test_makes_evidence_stale(project: Project) -> None:
-    write(project, TESTS, test_web=SUITE)
-    tested = project.lyra("test")
-    assert tested.code == 0, tested.text
-    promoted = project.lyra("promote", "--dry-run")
-    assert promoted.code == 0, promoted.text
-    (project.root / "tests" / "api" / "conftest.py").write_text("")
-    refused(project.lyra("promote", "--dry-run"), 3, "have not been tested")
-
-
 def test_junit_file_of_other_runner(project: Project) -> None:
-    script = project.root / "tests" / "js.sh"
-    script.write_text(
-        f"curl --silent $LYRA_WEB_HTTP_URL/motd.txt\ncat > report.xml <<'END'\n{REPORT.format(more='')}END\n"
-    )
-    write(project, JUNIT)
+    more = '<testcase name="adds"><failure message="1 is not 2">at js.js:3\nat main</failure></testcase>'
+    scripts = {
+        "js": (
+            f"curl --silent $LYRA_WEB_HTTP_URL/motd.txt\ncat > report.xml <<'END'\n{REPORT.format(more='')}END\n", ""
+        ),
+        "none": ("true", "has not written report.xml"),
+        "fails": (f"cat > report.xml <<'END'\n{REPORT.format(more=more)}END\nexit 1\n", "1 is not 2"),
+        "html": ("echo '<html/>' > report.xml", "not a JUnit file: its root is <html>"),
+        "doctype": ("echo '<!DOCTYPE x><testsuite/>' > report.xml", "it has a document type"),
+        "empty": ("echo '<testsuite/>' > report.xml", "no test was run"),
+        "code": ("echo '<testsuite><testcase name=\"a\"/></testsuite>' > report.xml; exit 4", "exit code 4"),
+    }  # fmt: skip
+    for name, (text, _) in scripts.items():
+        (project.root / "tests" / f"{name}.sh").write_text(text)
+    write(project, "".join(JUNIT.format(name=name) for name in scripts))
     result = project.lyra("test", "--only", "js")
-    assert result.code == 0, result.text
+    problems = [problem for _, problem in scripts.values()]
+    refused(result, 5, "at js.js:3", *problems, hint=False)
     run, checks = results(project)
-    assert list(checks) == ["js: page.greets", "js"]
+    assert list(checks)[:2] == ["js: page.greets", "js"]
     assert checks["js: page.greets"]["seconds"] == 0.25
+    assert checks["js"]["outcome"] == "passed"
     assert checks["js"]["message"] == "1 passed, 1 skipped\nskipped: page.waits: no clock"
     assert "page" in (run / checks["js"]["directory"] / "junit.xml").read_text()
-    more = '<testcase name="adds"><failure message="1 is not 2">at js.js:3\nat main</failure></testcase>'
-    script.write_text(f"cat > report.xml <<'END'\n{REPORT.format(more=more)}END\nexit 1\n")
-    refused(project.lyra("test", "--only", "js"), 5, "1 is not 2", "at js.js:3", hint=False)
-    _, checks = results(project)
-    assert checks["js: adds"]["details"][0]["lines"] == ["at js.js:3", "at main"]
-    for text, problem in (
-        ("true", "has not written report.xml"),
-        ("echo '<html/>' > report.xml", "not a JUnit file: its root is <html>"),
-        ("echo '<!DOCTYPE x><testsuite/>' > report.xml", "it has a document type"),
-        ("echo '<testsuite/>' > report.xml", "no test was run"),
-        ("echo '<testsuite><testcase name=\"a\"/></testsuite>' > report.xml; exit 4", "exit code 4"),
-    ):
-        script.write_text(text)
-        refused(project.lyra("test", "--only", "js"), 5, problem, hint=False)
+    assert checks["fails: adds"]["details"][0]["lines"] == ["at js.js:3", "at main"]
+    for name, (_, problem) in scripts.items():
+        if problem:
+            assert checks[name]["outcome"] != "passed", name
+            shown = checks[name]["message"] + checks.get(f"{name}: adds", {"message": ""})["message"]
+            assert problem in shown, name
