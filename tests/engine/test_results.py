@@ -18,9 +18,37 @@ import json
 from invoke.context import Context
 from lyra_tasks import results, tasks
 
-result = tasks.{name}(Context(), quiet=True, **{arguments!r})
-print(json.dumps(results.to_document(result)))
+calls = {calls!r}
+returned = [getattr(tasks, name)(Context(), quiet=True, **arguments) for name, arguments in calls]
+print(json.dumps([results.to_document(result) for result in returned]))
 """
+CALLS: list[tuple[str, dict[str, object], tuple[str, ...]]] = [
+    ("status", {}, ("status",)),
+    ("build", {}, ("build",)),
+    ("build", {"dry_run": True}, ("build", "--dry-run")),
+    ("test", {}, ("test",)),
+    ("test", {"dry_run": True}, ("test", "--dry-run")),
+    ("promote", {}, ("promote",)),
+    ("promote", {"dry_run": True}, ("promote", "--dry-run")),
+    ("release_version", {}, ("release.version",)),
+    ("release_list", {}, ("release.list",)),
+    ("bundle_list", {}, ("bundle.list",)),
+    ("verify", {}, ("verify",)),
+    ("diff", {"before": "1.0.0", "after": "1.1.0"}, ("diff", "1.0.0", "1.1.0")),
+    (
+        "bundle_pack",
+        {"version": "1.0.0", "to": ".", "dry_run": True},
+        ("bundle.pack", "1.0.0", "--to", ".", "--dry-run"),
+    ),
+    ("bundle_rehearse", {"version": "1.0.0", "dry_run": True}, ("bundle.rehearse", "1.0.0", "--dry-run")),
+    ("explain", {}, ("explain",)),
+    ("doctor", {}, ("doctor",)),
+    ("stats", {}, ("stats",)),
+    ("engine_status", {}, ("engine.status",)),
+    ("lock_show", {}, ("lock.show",)),
+    ("clean", {"dry_run": True}, ("clean", "--dry-run")),
+]
+"""A task, its arguments, and the command line that does the same."""
 VOLATILE = re.compile(
     r"\d{8}t\d{6}-[0-9a-f]+|\d{4}-\d\d-\d\dT[0-9:.+Z]+|\d+(\.\d+)? (GiB|MiB|KiB|B|s)\b|\b\d+ (?=[a-z])|(?<=: )\d+(?=,)"
 )
@@ -48,9 +76,9 @@ def printed(project: Project, *arguments: str) -> Any:
     return json.loads(outcome.out)
 
 
-def returned(project: Project, name: str, **arguments: object) -> Any:
-    """Return the document of what a task returns to a program of the user."""
-    return json.loads(run(project, CALL.format(name=name, arguments=arguments)))
+def returned(project: Project, *calls: tuple[str, dict[str, object]]) -> Any:
+    """Return the documents of what tasks return to a program of the user."""
+    return json.loads(run(project, CALL.format(calls=list(calls))))
 
 
 def run(project: Project, code: str) -> str:
@@ -79,51 +107,34 @@ def stable(value: Any) -> Any:
     return 0 if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "options"),
-    [
-        ("build", {}, ("build",)),
-        ("build", {"dry_run": True}, ("build", "--dry-run")),
-        ("test", {}, ("test",)),
-        ("test", {"dry_run": True}, ("test", "--dry-run")),
-        ("promote", {}, ("promote",)),
-        ("promote", {"dry_run": True}, ("promote", "--dry-run")),
-        ("release_version", {}, ("release.version",)),
-        ("release_list", {}, ("release.list",)),
-        ("bundle_list", {}, ("bundle.list",)),
-        ("verify", {}, ("verify",)),
-        ("diff", {"before": "1.0.0", "after": "1.1.0"}, ("diff", "1.0.0", "1.1.0")),
-        (
-            "bundle_pack",
-            {"version": "1.0.0", "to": ".", "dry_run": True},
-            ("bundle.pack", "1.0.0", "--to", ".", "--dry-run"),
-        ),
-        ("bundle_rehearse", {"version": "1.0.0", "dry_run": True}, ("bundle.rehearse", "1.0.0", "--dry-run")),
-        ("status", {}, ("status",)),
-        ("explain", {}, ("explain",)),
-        ("doctor", {}, ("doctor",)),
-        ("stats", {}, ("stats",)),
-        ("engine_status", {}, ("engine.status",)),
-        ("lock_show", {}, ("lock.show",)),
-        ("clean", {"dry_run": True}, ("clean", "--dry-run")),
-    ],
-)
-def test_task_returns_what_it_prints(
-    released: Project, name: str, arguments: dict[str, object], options: tuple[str, ...]
-) -> None:
-    document = printed(released, *options)
-    assert stable(returned(released, name, **arguments)) == stable(document)
+@pytest.fixture(scope="module")
+def documents(released: Project) -> list[tuple[Any, Any]]:
+    """Return what the program has printed for each of the calls, and what one program of the user got from all.
+
+    It prints them in reverse order: `status`, which shows the latest runs, is printed last and returned first.
+    """
+    prints = [printed(released, *options) for _, _, options in reversed(CALLS)][::-1]
+    results = returned(released, *((name, arguments) for name, arguments, _ in CALLS))
+    return list(zip(prints, results, strict=True))
+
+
+@pytest.mark.parametrize("number", range(len(CALLS)), ids=[" ".join(options) for _, _, options in CALLS])
+def test_task_returns_what_it_prints(documents: list[tuple[Any, Any]], number: int) -> None:
+    document, result = documents[number]
+    assert stable(result) == stable(document)
     assert document
 
 
 def test_history_returns_what_it_prints(released: Project) -> None:
     """Runs that only show something are in the journal, but not in the list."""
     document = printed(released, "history")
-    assert returned(released, "history") == document
-    entries = printed(released, "history", "--run", document[0]["id"])
-    assert returned(released, "history", run=document[0]["id"]) == entries
+    run_id = document[0]["id"]
+    entries = printed(released, "history", "--run", run_id)
     check = printed(released, "history", "--check")
-    assert returned(released, "history", check=True) == check | {"entries": check["entries"] + 2}
+    calls: list[tuple[str, dict[str, object]]] = [
+        ("history", {"check": True}), ("history", {}), ("history", {"run": run_id}),
+    ]  # fmt: skip
+    assert returned(released, *calls) == [check | {"entries": check["entries"] + 2}, document, entries]
 
 
 def test_clean_returns_what_it_prints(released: Project) -> None:
@@ -131,7 +142,7 @@ def test_clean_returns_what_it_prints(released: Project) -> None:
     assert document["removed"]
     assert released.lyra("build", "--quiet").code == 0
     removed = {(item["kind"], item["name"]) for item in document["removed"]}
-    report = returned(released, "clean")
+    (report,) = returned(released, ("clean", {}))
     assert {(item["kind"], item["name"]) for item in report["removed"]} <= removed
     assert report["removed"]
     assert report.keys() == document.keys()
