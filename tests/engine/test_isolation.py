@@ -34,6 +34,8 @@ ATTACKS = {
     "seeing processes of the host": (f"{BUSYBOX} ps -o comm | {BUSYBOX} grep -c dockerd", 1, "0"),
 }
 
+CALLING_HOME = "reaching a server of this machine through the gateway"
+
 
 def attack(project: Project, attacks: dict[str, tuple[str, int, str]]) -> Outcome:
     """Run only these attacks: commands inside the service, as its own user, with the expected exit code and output."""
@@ -42,23 +44,6 @@ def attack(project: Project, attacks: dict[str, tuple[str, int, str]]) -> Outcom
             file.write(f"\n[[tests]]\nname = {name!r}\nservice = 'web'\nexec = {command!r}\n")
             file.write(f"exit_code = {exit_code}\noutput = {output!r}\ntimeout = '20s'\n")
     return project.lyra("build", "test", *(argument for name in attacks for argument in ("--only", name)))
-
-
-@pytest.fixture(scope="module")
-def attacked(make_tiny: Callable[[], Project]) -> dict[str, str]:
-    """Run all attacks in one lab; return the problem of each, or an empty string."""
-    project = make_tiny()
-    outcome = attack(project, ATTACKS)
-    (results,) = (project.root / ".lyra" / "runs").glob("*/tests.json")
-    checks = json.loads(results.read_text())["checks"]
-    assert len(checks) == len(ATTACKS), outcome.text
-    project.clean()
-    return {check["name"]: check["message"] for check in checks}
-
-
-@pytest.mark.parametrize("name", ATTACKS)
-def test_attack_from_inside_fails(attacked: dict[str, str], name: str) -> None:
-    assert attacked[name] == ""
 
 
 @contextmanager
@@ -87,26 +72,48 @@ def listener(address: str) -> Iterator[tuple[int, list[str]]]:
             thread.join()
 
 
-def test_egress_needs_deviation(tiny: Project) -> None:
-    tiny.replace(".lyra.toml", "ports = { http = 8080 }\n", "ports = { http = 8080 }\negress = true\n")
-    page = f"{find_mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
-    calls = {"calling out": (f"{BUSYBOX} wget -q -O - {page}", 0, "Hash: ")}
-    refused = attack(tiny, calls)
-    assert refused.code == 5, refused.text
-    assert "container.egress" in refused.err
-    with (tiny.root / ".lyra.toml").open("a") as file:
-        file.write("[[deviations]]\nrule = 'container.egress'\nscope = 'services.web'\n")
-        file.write("reason = 'asks a page of the package mirror'\nowner = 'ada'\nexpires = 2999-12-31\n")
-    allowed = tiny.lyra("build", "test", "--only", "calling out", "--only", "the page is there")
-    assert allowed.code == 0, allowed.text
+@pytest.fixture(scope="module")
+def shared(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """Return a project, cleaned up after the module."""
+    project = make_tiny()
+    yield project
+    project.clean()
 
 
-def test_host_listener_is_unreachable_through_gateway(tiny: Project, box: sandbox.Sandbox) -> None:
+@pytest.fixture(scope="module")
+def attacked(shared: Project, box: sandbox.Sandbox) -> dict[str, str]:
+    """Run all attacks in one lab, and one on a server of this machine; return the problem of each, or nothing."""
     here = box.address.rpartition(".")[0] + "." + str(int(box.address.rpartition(".")[2]) - 1)
     with listener(here) as (port, peers):
         socket.create_connection((here, port), timeout=5).close()
         assert wait_until(lambda: bool(peers), 5), "the listener does not work, so the attack would prove nothing"
         peers.clear()
-        result = attack(tiny, {"calling home": (f"{BUSYBOX} nc -w 3 {here} {port} < /dev/null", 1, "")})
-        assert result.code == 0, result.text
-        assert peers == []
+        attacks = {**ATTACKS, CALLING_HOME: (f"{BUSYBOX} nc -w 3 {here} {port} < /dev/null", 1, "")}
+        outcome = attack(shared, attacks)
+        reached = list(peers)
+    shared.git("checkout", "--quiet", "--", ".lyra.toml")
+    *_, results = sorted((shared.root / ".lyra" / "runs").glob("*/tests.json"))
+    checks = json.loads(results.read_text())["checks"]
+    assert len(checks) == len(attacks), outcome.text
+    problems = {check["name"]: check["message"] for check in checks}
+    return problems | {CALLING_HOME: problems[CALLING_HOME] or f"{reached or ''}"}
+
+
+@pytest.mark.parametrize("name", [*ATTACKS, CALLING_HOME])
+def test_attack_from_inside_fails(attacked: dict[str, str], name: str) -> None:
+    assert attacked[name] == ""
+
+
+def test_egress_needs_deviation(shared: Project) -> None:
+    shared.replace(".lyra.toml", "ports = { http = 8080 }\n", "ports = { http = 8080 }\negress = true\n")
+    page = f"{find_mirror().rstrip('/')}/dists/{host_codename()}/InRelease"
+    calls = {"calling out": (f"{BUSYBOX} wget -q -O - {page}", 0, "Hash: ")}
+    refused = attack(shared, calls)
+    assert refused.code == 5, refused.text
+    assert "container.egress" in refused.err
+    with (shared.root / ".lyra.toml").open("a") as file:
+        file.write("[[deviations]]\nrule = 'container.egress'\nscope = 'services.web'\n")
+        file.write("reason = 'asks a page of the package mirror'\nowner = 'ada'\nexpires = 2999-12-31\n")
+    allowed = shared.lyra("build", "test", "--only", "calling out", "--only", "the page is there")
+    assert allowed.code == 0, allowed.text
+    shared.git("checkout", "--quiet", "--", ".lyra.toml")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+
+import pytest
 
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Project
@@ -35,24 +38,39 @@ class Output:
         return self.text.count(text)
 
 
-def test_change_is_built_and_tested_until_ctrl_c(tiny: Project, engine: Engine) -> None:
-    with (tiny.root / ".lyra.toml").open("a") as file:
+@pytest.fixture(scope="module")
+def shared(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """Return a project with two groups of checks."""
+    project = make_tiny()
+    with (project.root / ".lyra.toml").open("a") as file:
         file.write(TESTS)
-    (tiny.root / ".gitignore").write_text("*.log\n.lyra/\n")
-    tiny.commit("checks")
-    running = tiny.start("test", "--watch")
+    (project.root / ".gitignore").write_text("*.log\n.lyra/\n")
+    project.commit("checks")
+    yield project
+    project.clean()
+
+
+@pytest.fixture
+def project(shared: Project) -> Iterator[Project]:
+    """Return the same project, whose files are restored afterwards."""
+    yield shared
+    shared.git("checkout", "--quiet", "--", ".")
+
+
+def test_change_is_built_and_tested_until_ctrl_c(project: Project, engine: Engine) -> None:
+    running = project.start("test", "--watch")
     try:
         output = Output(running)
         assert becomes(lambda: output.count(WAITING) == 1, 120), output.text
         assert "passed in" in output.text
-        (tiny.root / "ignored.log").write_text("nothing")
-        tiny.replace(".lyra.toml", 'body = "It is tiny."', 'body = "It is large."')
+        (project.root / "ignored.log").write_text("nothing")
+        project.replace(".lyra.toml", 'body = "It is tiny."', 'body = "It is large."')
         assert becomes(lambda: output.count(WAITING) == 2, 120), output.text
         second = output.text.partition(WAITING)[2]
         assert "changed: .lyra.toml\n" in second and "ignored.log" not in second
         assert "FAIL the page is there" in second and "ok   other: another environment is healthy (cached)" in second
         assert "failed in" in second
-        tiny.replace(".lyra.toml", 'body = "It is large."', 'body = "It is tiny."')
+        project.replace(".lyra.toml", 'body = "It is large."', 'body = "It is tiny."')
         assert becomes(lambda: output.count(WAITING) == 3, 120), output.text
         assert "(cached)" in output.text.rpartition("changed: ")[2]
         running.send_signal(signal.SIGINT)
@@ -64,11 +82,10 @@ def test_change_is_built_and_tested_until_ctrl_c(tiny: Project, engine: Engine) 
     assert labs(engine) == [] and processes_with("--failed-first") == []
 
 
-def test_ctrl_c_during_a_round_removes_everything(tiny: Project, engine: Engine) -> None:
-    with (tiny.root / ".lyra.toml").open("a") as file:
+def test_ctrl_c_during_a_round_removes_everything(project: Project, engine: Engine) -> None:
+    with (project.root / ".lyra.toml").open("a") as file:
         file.write('\n[[tests]]\nname = "slow"\nrun = "sleep 61"\ntimeout = "90s"\n')
-    tiny.commit("checks")
-    running = tiny.start("test", "--watch")
+    running = project.start("test", "--watch")
     try:
         assert becomes(lambda: bool(processes_with("sleep 61")), 120)
         running.send_signal(signal.SIGINT)
@@ -80,13 +97,12 @@ def test_ctrl_c_during_a_round_removes_everything(tiny: Project, engine: Engine)
     assert labs(engine) == [] and processes_with("sleep 61") == []
 
 
-def test_failed_groups_start_first(tiny: Project) -> None:
-    with (tiny.root / ".lyra.toml").open("a") as file:
-        file.write(TESTS.replace("GET /", "GET /missing"))
+def test_failed_groups_start_first(project: Project) -> None:
+    project.replace(".lyra.toml", TESTS, TESTS.replace("GET /", "GET /missing"))
+    with (project.root / ".lyra.toml").open("a") as file:
         file.write("\n[resources]\nhost_share = 1.0\n")
-    tiny.commit("checks")
-    refused(tiny.lyra("build", "test"), 5, "1 of 5 check(s) failed")
-    result = tiny.lyra("test", "--failed-first", "--dry-run")
+    refused(project.lyra("build", "test"), 5, "1 of 5 check(s) failed")
+    result = project.lyra("test", "--failed-first", "--dry-run")
     assert result.code == 0, result.text
     assert result.out.index("other: would start") < result.out.index("the page is there")
 
