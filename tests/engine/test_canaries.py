@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -118,16 +120,20 @@ class Mine:
 
 @contextmanager
 def watching_processes(argument_lists: set[bytes]) -> Iterator[None]:
-    """Collect the argument lists of all processes, including those in containers."""
+    """Collect the argument lists of all processes, including those in containers.
+
+    Each is read for a second: a new process has the arguments of its parent until it starts its program.
+    """
     done = threading.Event()
 
     def watch() -> None:
+        reads = Counter[str]()
         while not done.wait(0.05):
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                try:
-                    argument_lists.add(path.read_bytes())
-                except OSError:
-                    continue
+            pids = [name for name in os.listdir("/proc") if name.isdigit()]
+            reads = Counter({pid: reads[pid] + 1 for pid in pids})  # the number of a process may be given again
+            for pid in (pid for pid in pids if reads[pid] <= 20):
+                with suppress(OSError):
+                    argument_lists.add(Path("/proc", pid, "cmdline").read_bytes())
 
     thread = threading.Thread(target=watch)
     thread.start()
