@@ -6,12 +6,14 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit, ParseError
+from invoke.parser import Parser
+from invoke.parser.context import ParserContext
 from invoke.program import Program
 
 import lyra_tasks
@@ -60,6 +62,16 @@ class LyraProgram(Program):
         except ParseError as error:
             raise self._usage_exit(error, tuple(list_short_names(self.collection))) from error
 
+    def _make_parser(self, line: Sequence[str] | None = None) -> Parser:
+        """Prepare only those tasks for parsing whose names are in the line: Invoke copies each several times."""
+        text = "\0".join(self.argv[1:] if line is None else line)
+        contexts = [
+            ParserContext(name, aliases, self.collection[name].get_arguments())
+            for name, aliases in self.collection.task_names.items()
+            if any(candidate in text for candidate in (name, *aliases))
+        ]
+        return Parser(initial=self.initial_context, contexts=contexts)
+
     def _usage_exit(self, error: ParseError, tasks: tuple[str, ...]) -> Exit:
         from lyra_tasks.tasks.usage import explain_parse_error
 
@@ -105,7 +117,8 @@ class LyraProgram(Program):
                 f"No project here. Start one with `{self.binary} init`; `{self.binary} --list` shows all tasks."
             )
             raise Exit
-        self.tasks = self._make_parser().parse_argv(["status"])
+        line = ["status"]
+        self.tasks = self._make_parser(line).parse_argv(line)
         self.tasks.pop(0)  # the core options
         return None
 

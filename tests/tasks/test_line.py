@@ -13,7 +13,9 @@ from invoke.context import Context
 from invoke.executor import Executor
 from invoke.tasks import Task
 
+import lyra_tasks
 from lyra_tasks.tasks.line import find_lines
+from lyra_tasks.tasks.program import LyraProgram
 from lyra_tasks.tasks.session import TaskCall
 
 Calls = list[tuple[str, dict[str, Any]]]
@@ -54,3 +56,20 @@ def test_task_knows_which_one_follows(names: Calls, expected: list[str]) -> None
 
     record_lines(names, call)
     assert followed == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--list"], set()),
+        (["build", "--image", "web", "dev.sync"], {"build", "dev.sync"}),
+        (["--help=test"], {"test"}),
+        (["--complete", "--", "lyra build --image web clean "], {"build", "clean"}),
+    ],
+)
+def test_parser_knows_the_tasks_of_the_line_only(arguments: list[str], expected: set[str]) -> None:
+    program = LyraProgram(name="Lyra", binary="lyra", namespace=lyra_tasks.collection())
+    program.create_config()
+    program.parse_core(["lyra", *arguments])
+    program.parse_collection()
+    assert set(program._make_parser().contexts) == expected
