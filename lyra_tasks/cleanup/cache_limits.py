@@ -37,18 +37,23 @@ class CacheUsage:
 
 def measure_caches(work: Workspace) -> tuple[CacheUsage, ...]:
     """Return the usage of every part of the caches."""
-    cache, resources, now = work.paths.cache, work.config.resources, time.time_ns()
+    usages = _find_usages(work, measured_before_ns=_ALL)
+    cache, max_bytes = work.paths.cache / "layers", work.config.resources.cache
+    layers = list((cache / "blobs").glob("*"))  # `promote` keeps their limit
+    return (*usages, CacheUsage("compressed layers", len(layers), measure_size(cache), max_bytes, ()))
+
+
+def _find_usages(work: Workspace, *, measured_before_ns: int) -> Iterator[CacheUsage]:
+    """Yield the usage of the parts that have limits here; what was used later is measured only if its size counts."""
+    resources, now = work.config.resources, time.time_ns()
     oldest = now - resources.keep_cached * _DAY_NS
     used = {str(directory) for directory in list_used_engine_directories()}
-    usages = []
-    for title, items in _list_parts(work.paths):
+    for title, items in _list_parts(work.paths, measured_before_ns):
         # what was used today may be in use now
         needed = {item.name for item in items if item.used_ns > now - _DAY_NS or item.name in used}
         max_bytes = resources.cache if title == ROOT_FILE_SYSTEMS else 0
         expired = select_expired(items, needed, Limits(_ALL, max_bytes or _ALL, oldest))
-        usages.append(CacheUsage(title, len(items), sum(item.size for item in items), max_bytes, expired))
-    layers = list((cache / "layers" / "blobs").glob("*"))  # `promote` keeps their limit
-    return (*usages, CacheUsage("compressed layers", len(layers), measure_size(cache / "layers"), resources.cache, ()))
+        yield CacheUsage(title, len(items), sum(item.size for item in items), max_bytes, expired)
 
 
 def remove_unused_cache(work: Workspace, *, is_due: bool = False) -> int:
@@ -61,7 +66,8 @@ def remove_unused_cache(work: Workspace, *, is_due: bool = False) -> int:
         if not is_due and time.time_ns() - stamp.stat().st_mtime_ns < _DAY_NS:
             return 0
     removed = 0
-    for usage in measure_caches(work):
+    oldest = time.time_ns() - work.config.resources.keep_cached * _DAY_NS
+    for usage in _find_usages(work, measured_before_ns=oldest):
         for item in usage.expired:
             _remove(Path(item.name))
             removed += item.size
@@ -74,18 +80,18 @@ def remove_unused_cache(work: Workspace, *, is_due: bool = False) -> int:
     return removed
 
 
-def _list_parts(paths: Paths) -> Iterator[tuple[str, list[StoredItem]]]:
+def _list_parts(paths: Paths, measured_before_ns: int) -> Iterator[tuple[str, list[StoredItem]]]:
     """Yield the parts of the caches with their items, whose names are paths; a companion file has the time of use."""
     cache = paths.cache
     engines = [path for path in _list(cache / "engines", "*") if path.is_dir()]
-    yield "engine packages", [_item(path, path.with_suffix(".lock")) for path in engines]
+    yield "engine packages", [_item(path, path.with_suffix(".lock"), measured_before_ns) for path in engines]
     tars = _list(cache / "rootfs", "*/rootfs.tar")
     yield ROOT_FILE_SYSTEMS, [_item(tar.parent, tar.parent.with_suffix(".facts.json")) for tar in tars]
-    yield "package lists", [_item(path, path / "lock") for path in _list(cache, "apt")]
+    yield "package lists", [_item(path, path / "lock", measured_before_ns) for path in _list(cache, "apt")]
     directories = (cache / "packages", cache / "users", paths.state / "scans" / "layers")
     documents = [item for directory in directories for item in _list_documents(directory)]
     locks = [path for path in _list(cache / "admission", "*") if path.is_dir() or not is_locked(path)]
-    yield "facts about images and engines", [*documents, *(_item(path, path) for path in locks)]
+    yield "facts about images and engines", [*documents, *(_item(path, path, measured_before_ns) for path in locks)]
 
 
 def _list_documents(directory: Path) -> Iterator[StoredItem]:
@@ -102,12 +108,14 @@ def _list(directory: Path, pattern: str) -> list[Path]:
     return sorted(directory.glob(pattern))
 
 
-def _item(path: Path, used: Path) -> StoredItem:
+def _item(path: Path, used: Path, measured_before_ns: int = _ALL) -> StoredItem:
+    """Return a file or directory with its size, which is 0 if that was used later and counts for nothing."""
     times = []
     for candidate in (path, used):
         with suppress(OSError):
             times.append(candidate.stat().st_mtime_ns)
-    return StoredItem(str(path), max(times, default=0), measure_size(path))
+    used_ns = max(times, default=0)
+    return StoredItem(str(path), used_ns, measure_size(path) if used_ns < measured_before_ns else 0)
 
 
 def _remove(path: Path) -> None:
