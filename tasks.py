@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ _BIN = Path(sys.executable).parent
 _STATIC_CHECKS = (
     "ruff format --check .",
     "ruff check .",
-    "mypy",
-    "mypy --platform darwin --cache-dir .mypy_cache/darwin --package lyra_tasks",
     "codespell --dictionary - --dictionary .ci/dialect.txt",
     "lint-imports",
     "mkdocs build",  # not --quiet, which would hide the warnings from its strict mode
 )
+# beside the quick tests, which do not use all of two processors
+_TYPE_CHECKS = ("mypy", "mypy --platform darwin --cache-dir .mypy_cache/darwin --package lyra_tasks")
 # of the quick tests: measuring the others would take minutes more
 _COVERAGE_OPTIONS = "--cov --cov-report=term:skip-covered"
 # Tests of one file share what they build.
@@ -65,8 +66,19 @@ def check(c: Any, only: str = "", fast: bool = False, thorough: bool = False) ->
     else:
         test_runs = [f"{_QUICK_TESTS} {_COVERAGE_OPTIONS}", _THOROUGH_TESTS if thorough else _SLOW_TESTS]
     with c.cd(str(_HERE)):
-        for command in (*_STATIC_CHECKS, *(f"pytest {options}" for options in test_runs)):
-            c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False)
+        for command in _STATIC_CHECKS:
+            _run(c, command)
+        with ExitStack() as type_checks:
+            for command in _TYPE_CHECKS:
+                type_checks.enter_context(_run(c, command, asynchronous=True))
+            _run(c, f"pytest {test_runs[0]}")
+        for options in test_runs[1:]:
+            _run(c, f"pytest {options}")
+
+
+def _run(c: Any, command: str, **options: Any) -> Any:
+    """Run a tool of the environment; an asynchronous one shows its output only if it fails."""
+    return c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False, **options)
 
 
 @task(
