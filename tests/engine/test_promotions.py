@@ -36,12 +36,14 @@ from lyra_tasks.locks import file_lock
 from lyra_tasks.report.page import render_report
 from lyra_tasks.versions.version import CheckoutVersion
 from tests.conftest import Project
+from tests.engine.disks import fill, small_disk
 from tests.engine.relay import Relay, relayed
-from tests.faults import becomes, no_traceback, processes_with
+from tests.faults import becomes, no_traceback, processes_with, refused
 from tests.thorough import keep
 
 KILLS = int(os.environ.get("LYRA_TEST_PROMOTE_KILLS", "3"))
 FAULTS = int(os.environ.get("LYRA_TEST_PROMOTE_FAULTS", "4"))
+FEW_FAULTS = 2
 AT_ONCE = int(os.environ.get("LYRA_TEST_PROMOTE_AT_ONCE", "3"))
 SAVED = "Saving the complete images"
 SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
@@ -84,6 +86,7 @@ def tested(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     project.git("tag", "v1.0.0")
     assert project.lyra("build", "test", "promote").code == 0
     (project.root / "app/www/index.html").write_text("It is tiny. 1.1.0\n")
+    (project.root / "app/motd.txt").write_text("Good morning\n" + "a long text\n" * 400_000)
     project.commit("next")
     project.git("tag", "v1.1.0")
     assert project.lyra("build", "test").code == 0
@@ -179,10 +182,11 @@ def test_promotion_waits_for_export_of_killed_one(
     require_recovered(tested, shelf)
 
 
-@pytest.mark.parametrize("how", keep(1, ["kill", "error"]))
+@pytest.mark.parametrize("fault", keep(1, [("kill", FEW_FAULTS), ("kill", FAULTS), ("error", FAULTS)]))
 def test_promotion_failing_at_any_call_leaves_no_partial_version(
-    tested: Project, shelf: Path, tmp_path: Path, how: str
+    tested: Project, shelf: Path, tmp_path: Path, fault: tuple[str, int]
 ) -> None:
+    how, faults = fault
     (tmp_path / "sitecustomize.py").write_text(FAULTY)
     path = f"{tmp_path}:{tested.environment['PYTHONPATH']}"
     faulty = {"PYTHONPATH": path, "FAULT_PLACE": str(shelf), "FAULT_COUNT": str(tmp_path / "count")}
@@ -190,7 +194,7 @@ def test_promotion_failing_at_any_call_leaves_no_partial_version(
     assert counted.code == 0, counted.text
     count = int((tmp_path / "count").read_text())
     assert count > 100
-    chosen = random.Random(SEED).sample(range(1, count + 1), min(FAULTS, count))
+    chosen = random.Random(SEED).sample(range(1, count + 1), min(faults, count))
     for number, at in enumerate(sorted(chosen)):
         keep_first_version(shelf)
         result = tested.lyra("promote", FAULT_HOW=how, FAULT_AT=str(at), timeout=300, **faulty)
@@ -200,8 +204,31 @@ def test_promotion_failing_at_any_call_leaves_no_partial_version(
         require_complete(shelf)
         if how == "error":
             assert not list(shelf.glob(".staging*")) or result.code == 0, f"call {at}: {result.text}"
-        if number % 10 == 0 or number == len(chosen) - 1:
+        if number % 10 == 9 or number == len(chosen) - 1:
             require_recovered(tested, shelf)
+
+
+@pytest.mark.parametrize("stages", keep(1, [("spool", "configs"), ("archive",)]))
+def test_full_disk_leaves_bundles_unchanged(
+    tested: Project, shelf: Path, tmp_path: Path, stages: tuple[str, ...]
+) -> None:
+    promotion = shelf.parent
+    first = shutil.copytree(shelf, tmp_path / "shelf")
+    size = sum(path.stat().st_size for path in (first / "1.0.0" / layout.IMAGES_DIRECTORY).iterdir())
+    free = {"spool": size // 2, "archive": size + size // 2, "configs": 2 * size + 200_000}
+    before = read_files(first)
+    with small_disk(promotion, "24m"):
+        shutil.copytree(first, shelf)
+        for stage in stages:
+            filler = fill(promotion, free[stage])
+            result = tested.lyra("promote")
+            refused(result, 3, "no space left", str(promotion), "1.1.0", "Free some space")
+            filler.unlink()
+            assert (", verified" in result.text) == (stage == "configs"), f"not the {stage}"
+            assert read_files(shelf) == before
+            assert not list(shelf.glob(".staging*"))
+        require_recovered(tested, shelf)
+        assert tested.lyra("verify").code == 0
 
 
 def test_concurrent_promotions_of_one_version_write_once(tested: Project, shelf: Path) -> None:
@@ -247,17 +274,42 @@ def release_of(version: CheckoutVersion, text: str) -> CheckoutVersion:
     return replace(version, semver=text, image_tag=text)
 
 
-def test_promotion_is_reproducible(tested: Project, shelf: Path) -> None:
-    assert tested.lyra("promote").code == 0
-    before = {path.relative_to(shelf): path.read_bytes() for path in (shelf / "1.1.0").rglob("*") if path.is_file()}
+def read_files(directory: Path) -> dict[Path, bytes]:
+    """Return the content of all files below a directory, except locks."""
+    files = [path for path in directory.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(directory): path.read_bytes() for path in files}
+
+
+def test_promotion_is_reproducible_and_its_page_shows_changes(tested: Project, shelf: Path) -> None:
+    result = tested.lyra("promote")
+    assert result.code == 0, result.text
+    assert "needed for the bundle" in result.err
+    assert " free\n" in result.err
+    before = read_files(shelf / "1.1.0")
     (shelf / ".staging-export-left/layout").mkdir(parents=True)
     assert "is already promoted" in tested.lyra("promote").out
     assert not list(shelf.glob(".staging*")), "leftovers of an earlier promotion are removed"
     keep_first_version(shelf)
     assert tested.lyra("promote").code == 0
-    after = {path.relative_to(shelf): path.read_bytes() for path in (shelf / "1.1.0").rglob("*") if path.is_file()}
+    after = read_files(shelf / "1.1.0")
     assert [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)] == []
     assert len(before) > 15
+    require_changes_shown(tested, shelf)
+
+
+def require_changes_shown(tested: Project, shelf: Path) -> None:
+    """Check that the page of 1.1.0 and `diff` show what changed since 1.0.0; remove a document of 1.1.0."""
+    first, second = ((shelf / version / layout.SUMMARY_FILE).read_text() for version in ("1.0.0", "1.1.0"))
+    assert "No earlier bundle to compare with" in first
+    assert "## What changed since 1.0.0" in second
+    assert "| images | web | sha256:" in second
+    diff = tested.lyra("diff", "1.0.0", "1.1.0")
+    assert re.search(r"images +web", diff.out)
+    assert re.search(r"layers +web: sha256:", diff.out)
+    assert "no differences" in tested.lyra("diff", "1.1.0", str(shelf / "1.1.0")).out
+    assert tested.lyra("diff", "1.0.0", "7.0.0").code == 2
+    (shelf / "1.1.0" / layout.TESTS_JSON_FILE).unlink()
+    assert tested.lyra("diff", "1.0.0", "1.1.0").code == 6
 
 
 @dataclass
@@ -308,12 +360,10 @@ def test_export_sends_only_layers_missing_in_the_cache(
         image_id = engine.api.inspect_image(reference)["Id"]
         assert image["manifest_digest"] == image_id
 
+        exporter.blobs[-1].unlink()
         output, moved = exporter.promote()
         assert SAVED not in output
-        assert moved < layers / 10, "inspections, BuildKit's progress, a config and a manifest"
-        exporter.blobs[-1].unlink()
-        _, moved = exporter.promote()
-        assert moved < layers / 10, "and one small layer"
+        assert moved < layers / 10, "inspections, BuildKit's progress, a config, a manifest and one small layer"
 
         largest = exporter.blobs[0]
         content = largest.read_bytes()
@@ -380,23 +430,6 @@ def test_stored_blobs_are_promoted_without_buildx_unless_damaged(
     require_complete(shelf)
     layer.unlink()
     assert SAVED not in promote(), "the engine exports what cannot be read"
-
-
-def test_page_shows_changes_since_previous_version(tested: Project, shelf: Path) -> None:
-    result = tested.lyra("promote")
-    assert "needed for the bundle" in result.err
-    assert " free\n" in result.err
-    first, second = ((shelf / version / layout.SUMMARY_FILE).read_text() for version in ("1.0.0", "1.1.0"))
-    assert "No earlier bundle to compare with" in first
-    assert "## What changed since 1.0.0" in second
-    assert "| images | web | sha256:" in second
-    diff = tested.lyra("diff", "1.0.0", "1.1.0")
-    assert re.search(r"images +web", diff.out)
-    assert re.search(r"layers +web: sha256:", diff.out)
-    assert "no differences" in tested.lyra("diff", "1.1.0", str(shelf / "1.1.0")).out
-    assert tested.lyra("diff", "1.0.0", "7.0.0").code == 2
-    (shelf / "1.1.0" / layout.TESTS_JSON_FILE).unlink()
-    assert tested.lyra("diff", "1.0.0", "1.1.0").code == 6
 
 
 def test_rehearsal_runs_checks_and_leaves_nothing(tested: Project, shelf: Path) -> None:
