@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ class Bundled:
     box: sandbox.Sandbox
     image: dict[str, Any]
     engine_id: str
+    dangling: tuple[str, str]
+    """The ids of unnamed images in the engine before and after."""
 
     @property
     def archive(self) -> Path:
@@ -121,14 +124,29 @@ def make(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) -
     return lambda box: tiny_project(tmp_path_factory.mktemp("tiny"), busybox, cache, box)
 
 
-def promote_tiny(project: Project, box: sandbox.Sandbox) -> Bundled:
-    """Build, test and promote the tiny project."""
+def list_dangling(box: sandbox.Sandbox) -> str:
+    return docker(box, "image", "ls", "--all", "--filter", "dangling=true", "--quiet")
+
+
+def promote_tiny(project: Project, box: sandbox.Sandbox, pinned_by: Bundled | None = None) -> Bundled:
+    """Build, test and promote the tiny project on a root file system, which is `pinned_by` another one."""
+    (project.root / "app" / "Dockerfile").write_text(ON_PACKAGES)
+    project.replace(".lyra.toml", '\n[images.web]\ncontext = "app"\n', PACKAGES)
+    if pinned_by:
+        shutil.copy(pinned_by.project.root / ".lyra.lock.toml", project.root)
+    else:
+        assert project.lyra("lock.update").code == 0
+    project.commit("a root file system as base")
+    before = list_dangling(box)
     result = project.lyra("build", "test", "promote")
     assert result.code == 0, result.text
+    assert "4 of 4 checks passed" in result.out
+    dangling = before, list_dangling(box)
     (bundle,) = project.bundles()
     (image,) = json.loads((bundle / "manifest.json").read_text())["images"]
     (reference,) = image["references"]
-    return Bundled(project, box, image, docker(box, "image", "inspect", "--format", "{{.Id}}", reference).strip())
+    engine_id = docker(box, "image", "inspect", "--format", "{{.Id}}", reference).strip()
+    return Bundled(project, box, image, engine_id, dangling)
 
 
 @pytest.fixture(scope="module")
@@ -137,15 +155,27 @@ def from_classic(make: Make, classic: sandbox.Sandbox) -> Bundled:
 
 
 @pytest.fixture(scope="module")
-def from_containerd(make: Make, containerd: sandbox.Sandbox) -> Iterator[Bundled]:
-    promoted = promote_tiny(make(containerd), containerd)
+def from_containerd(make: Make, containerd: sandbox.Sandbox, from_classic: Bundled) -> Iterator[Bundled]:
+    promoted = promote_tiny(make(containerd), containerd, from_classic)
     yield promoted
     promoted.project.clean()
 
 
 @pytest.fixture(scope="module")
-def from_old(make: Make, old: sandbox.Sandbox) -> Bundled:
-    return promote_tiny(make(old), old)
+def from_old(make: Make, old: sandbox.Sandbox, from_classic: Bundled) -> Bundled:
+    return promote_tiny(make(old), old, from_classic)
+
+
+def test_engine_20_lists_unsupported_base_references(make: Make, old: sandbox.Sandbox) -> None:
+    project = make(old)
+    (project.root / "app" / "Dockerfile").write_text(WITHOUT_ARGUMENT)
+    result = project.lyra("build")
+    assert result.code == 3
+    assert "can only replace a base that is named by a build argument" in result.err
+    assert "app/Dockerfile:1: debian:12" in result.err
+    assert "app/Dockerfile:2: alpine:3" in result.err
+    assert "Write `ARG BASE=…` and `FROM ${BASE}`" in result.err
+    assert leftovers(old) == ""
 
 
 def test_engine_id_is_the_digest_in_the_manifest(
@@ -154,6 +184,12 @@ def test_engine_id_is_the_digest_in_the_manifest(
     assert from_classic.engine_id == from_classic.image["config_digest"]
     assert from_old.engine_id == from_old.image["config_digest"]
     assert from_containerd.engine_id == from_containerd.image["manifest_digest"]
+
+
+def test_base_leaves_no_dangling_image(from_classic: Bundled, from_containerd: Bundled) -> None:
+    for promoted in (from_classic, from_containerd):
+        before, after = promoted.dangling
+        assert after == before
 
 
 def test_both_stores_export_the_same_files(from_classic: Bundled, from_containerd: Bundled) -> None:
@@ -184,54 +220,25 @@ def test_containerd_store_loads_archive_of_engine_20(from_old: Bundled, from_con
 
 
 def test_unchanged_project_is_not_rebuilt_on_classic_store(from_classic: Bundled) -> None:
-    again = from_classic.project.lyra("build", "test", "promote")
+    again = from_classic.project.lyra("build", "promote")
     assert again.code == 0, again.text
     assert "unchanged" in again.out
     assert "is already promoted with the same digests" in again.out
+
+
+def test_engine_20_develops_on_rootfs_base_by_build_argument(from_old: Bundled, old: sandbox.Sandbox) -> None:
+    again = from_old.project.lyra("build", "create")
+    assert again.code == 0, again.text
+    assert "unchanged" in again.out, again.text
+    assert from_old.project.lyra("dev.exec", "--", "sh", "-c", "echo to errors >&2; exit 7").code == 7
+    assert "127.0.0.1:1/lyra-base/root" in docker(old, "image", "ls")
 
 
 def test_clean_leaves_nothing_in_classic_and_old_engine(
     from_classic: Bundled, from_old: Bundled, classic: sandbox.Sandbox, old: sandbox.Sandbox
 ) -> None:
     for promoted, box in ((from_classic, classic), (from_old, old)):
-        assert promoted.project.lyra("build").code == 0
         assert leftovers(box) != ""
-        promoted.project.clean()
+        cleaned = promoted.project.lyra("clean", "verify")
+        assert cleaned.code == 0, cleaned.text
         assert leftovers(box) == ""
-        assert promoted.project.lyra("verify").code == 0
-
-
-def test_engine_20_builds_on_rootfs_base_by_build_argument(make: Make, old: sandbox.Sandbox) -> None:
-    project = make(old)
-    (project.root / "app" / "Dockerfile").write_text(ON_PACKAGES)
-    project.replace(".lyra.toml", '\n[images.web]\ncontext = "app"\n', PACKAGES)
-    result = project.lyra("build", "test", "promote")
-    assert result.code == 0, result.text
-    again = project.lyra("build")
-    assert "unchanged" in again.out, again.text
-    assert "127.0.0.1:1/lyra-base/root" in docker(old, "image", "ls")
-    project.clean()
-    assert leftovers(old) == ""
-
-
-def test_engine_20_lists_unsupported_base_references(make: Make, old: sandbox.Sandbox) -> None:
-    project = make(old)
-    (project.root / "app" / "Dockerfile").write_text(WITHOUT_ARGUMENT)
-    result = project.lyra("build")
-    assert result.code == 3
-    assert "can only replace a base that is named by a build argument" in result.err
-    assert "app/Dockerfile:1: debian:12" in result.err
-    assert "app/Dockerfile:2: alpine:3" in result.err
-    assert "Write `ARG BASE=…` and `FROM ${BASE}`" in result.err
-    assert leftovers(old) == ""
-
-
-def test_base_leaves_no_dangling_image(make: Make, containerd: sandbox.Sandbox, classic: sandbox.Sandbox) -> None:
-    for box in (containerd, classic):
-        project = make(box)
-        (project.root / "app" / "Dockerfile").write_text(ON_PACKAGES)
-        project.replace(".lyra.toml", '\n[images.web]\ncontext = "app"\n', PACKAGES)
-        before = docker(box, "image", "ls", "--all", "--filter", "dangling=true", "--quiet")
-        assert project.lyra("build").code == 0
-        assert docker(box, "image", "ls", "--all", "--filter", "dangling=true", "--quiet") == before
-        project.clean()
