@@ -18,6 +18,7 @@ from lyra_tasks.errors import PreconditionError
 from tests.conftest import Project
 from tests.engine.sandboxes import host_state, up
 from tests.faults import becomes, refused
+from tests.thorough import THOROUGH
 
 
 def move(state: Path) -> None:
@@ -35,8 +36,15 @@ def processes(paths: SandboxPaths) -> set[int]:
     }
 
 
-@pytest.mark.parametrize("lose", [move, remove])
-@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize(
+    ("lose", "marked"),
+    [
+        (move, True),
+        (remove, False),
+        pytest.param(move, False, marks=THOROUGH),
+        pytest.param(remove, True, marks=THOROUGH),
+    ],
+)
 def test_second_engine_is_not_started_beside_a_stray_one(
     tmp_path: Path, lose: Callable[[Path], None], marked: bool
 ) -> None:
@@ -61,8 +69,6 @@ def test_second_engine_is_not_started_beside_a_stray_one(
     assert report.was_running and not report.leftovers
     assert sandbox.find_stray_sandbox(state) is None
     assert host_state(state) == before
-    up(state)
-    sandbox.shut_down_sandbox(state, purge=True)
 
 
 @pytest.fixture
@@ -77,7 +83,7 @@ def astray(lonely: Project) -> Iterator[Project]:
     sandbox.shut_down_sandbox(state, purge=True)
 
 
-def test_stray_engine_is_named_and_ended_by_clean(astray: Project) -> None:
+def test_stray_engine_is_named_and_ended_by_clean(astray: Project, tmp_path: Path) -> None:
     moved = astray.state.parent / "moved"
     (finding,) = [item for item in json.loads(astray.lyra("doctor", "--json").out) if item["subject"] == "sandbox"]
     assert finding["state"] == "error" and str(moved) in finding["message"] and "clean" in finding["fix"]
@@ -90,12 +96,15 @@ def test_stray_engine_is_named_and_ended_by_clean(astray: Project) -> None:
     cleaned = astray.lyra("clean")
     assert cleaned.code == 0 and "stopped the private engine" in cleaned.out, cleaned.text
     assert not processes(paths) and not paths.runtime.exists()
-    again = astray.lyra("engine.up", "engine.down")
+    again = astray.lyra("engine.up")
     assert again.code == 0, again.text
     assert moved.is_dir(), "its data are kept"
+    paths.state.rename(moved.with_name("moved-again"))
+    require_named_to_another_project(astray, tmp_path)
 
 
-def test_stray_engine_of_another_project_is_named_by_doctor(astray: Project, tmp_path: Path) -> None:
+def require_named_to_another_project(astray: Project, tmp_path: Path) -> None:
+    """Assert that `doctor` of another project names the engine and how to end it, and that this ends it."""
     findings = json.loads(astray.lyra("doctor", "--json", XDG_STATE_HOME=str(tmp_path / "another-state")).out)
     (finding,) = [item for item in findings if item["subject"] == "sandbox" and item["state"] == "warning"]
     assert str(astray.state) in finding["message"]
