@@ -12,11 +12,11 @@ import pytest
 
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
-from lyra_tasks.engine.sandbox.layout import SandboxPaths
 from lyra_tasks.records.cleanup import CleanupReport
 from tests.conftest import Outcome, Project, ours, tiny_project
 from tests.engine.relay import relayed
 from tests.faults import refused, unprivileged
+from tests.thorough import keep
 
 NOBODY = 65534
 
@@ -66,7 +66,7 @@ def test_stopped_engine_is_named_with_its_objects(built: Project, engine: Engine
     assert sandbox.find_sandbox(next(built.state.glob("tiny-*"))) is None, "no other engine is started"
 
 
-@pytest.mark.parametrize("command", ["clean", "status", "doctor", "build"])
+@pytest.mark.parametrize("command", keep(2, ["build", "clean", "status", "doctor"]))
 def test_forbidden_engine_is_named_with_its_objects(built: Project, engine: Engine, command: str) -> None:
     path = socket_of(built)
     os.chown(path, NOBODY, NOBODY)
@@ -84,11 +84,26 @@ def test_forbidden_engine_is_named_with_its_objects(built: Project, engine: Engi
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[sandbox.Sandbox]:
+def private(tmp_path_factory: pytest.TempPathFactory, busybox: Path, cache: Path) -> Iterator[Project]:
+    """A project whose image is in an engine of its own."""
+    project = tiny_project(tmp_path_factory.mktemp("private"), busybox, cache, None)
+    project.replace(".lyra.toml", "[images.web]", '[engine]\nsandbox = "always"\n\n[images.web]')
+    project.commit("a private engine")
+    try:
+        outcome = project.lyra("build")
+        assert outcome.code == 0, outcome.text
+        yield project
+    finally:
+        for state in project.state.glob("*-*"):
+            sandbox.shut_down_sandbox(state, purge=True)
+
+
+@pytest.fixture
+def other(private: Project) -> sandbox.Sandbox:
     """Another engine on this machine."""
-    state = tmp_path_factory.mktemp("other")
-    yield sandbox.launch_sandbox(state, cache=cache)
-    sandbox.shut_down_sandbox(state, purge=True)
+    box = sandbox.find_sandbox(next(private.state.glob("tiny-*")))
+    assert box is not None
+    return box
 
 
 def test_engine_that_the_shell_does_not_point_at_is_named(
@@ -109,28 +124,6 @@ def test_engine_that_the_shell_does_not_point_at_is_named(
     assert [item["engine"] for item in document["not_asked"]] == [engine.facts.id]
 
 
-def test_private_engine_beside_another_one_is_named_until_its_data_are_removed(
-    tmp_path: Path, busybox: Path, cache: Path, box: sandbox.Sandbox
-) -> None:
-    project = tiny_project(tmp_path, busybox, cache, None)
-    project.replace(".lyra.toml", "[images.web]", '[engine]\nsandbox = "always"\n\n[images.web]')
-    project.commit("a private engine")
-    try:
-        assert project.lyra("build", "engine.down").code == 0
-        (state,) = project.state.glob("tiny-*")
-        (engine_id,) = sandbox.read_engine_ids(state)
-        project.replace(".lyra.toml", '"always"', '"never"')
-        elsewhere = f"unix://{box.socket}"
-        outcome = project.lyra("clean", DOCKER_HOST=elsewhere)
-        refused(outcome, 3, engine_id, "private engine", "no such socket", "engine.up")
-        everything = project.lyra("clean", "--all", "--yes", DOCKER_HOST=elsewhere)
-        assert everything.code == 0, everything.text
-        assert project.lyra("clean", DOCKER_HOST=elsewhere).code == 0
-    finally:
-        for state in project.state.glob("tiny-*"):
-            sandbox.shut_down_sandbox(state, purge=True)
-
-
 def test_engine_with_nothing_of_the_project_is_not_named(
     built: Project, engine: Engine, other: sandbox.Sandbox
 ) -> None:
@@ -140,23 +133,35 @@ def test_engine_with_nothing_of_the_project_is_not_named(
     assert engine.facts.id not in cleaned.text + built.lyra("status", DOCKER_HOST=f"unix://{other.socket}").text
 
 
-def test_former_private_engine_of_a_renamed_project_is_named(tmp_path: Path, busybox: Path, cache: Path) -> None:
-    project = tiny_project(tmp_path, busybox, cache, None)
-    project.replace(".lyra.toml", "[images.web]", '[engine]\nsandbox = "always"\n\n[images.web]')
-    project.commit("a private engine")
+def test_former_private_engine_of_a_renamed_project_is_named(private: Project, other: sandbox.Sandbox) -> None:
+    private.replace(".lyra.toml", 'name = "tiny"', 'name = "renamed"')
     try:
-        assert project.lyra("build").code == 0
-        (state,) = project.state.glob("tiny-*")
-        project.replace(".lyra.toml", 'name = "tiny"', 'name = "renamed"')
         for command in ("clean", "status", "doctor"):
-            outcome = project.lyra(command)
+            outcome = private.lyra(command)
             text = "".join(outcome.text.split())  # lines are wrapped anywhere
             assert "thisproject'sprivateengine" in text, outcome.text
-            assert f"exportDOCKER_HOST=unix://{SandboxPaths(state).socket}" in text, outcome.text
-        assert sandbox.find_sandbox(state) is not None, "the former engine still runs"
+            assert f"exportDOCKER_HOST=unix://{other.socket}" in text, outcome.text
     finally:
-        for state in project.state.glob("*-*"):
-            sandbox.shut_down_sandbox(state, purge=True)
+        private.replace(".lyra.toml", 'name = "renamed"', 'name = "tiny"')
+    assert sandbox.find_sandbox(other.state) is not None, "the former engine still runs"
+
+
+def test_private_engine_beside_another_one_is_named_until_its_data_are_removed(
+    private: Project, box: sandbox.Sandbox
+) -> None:
+    assert private.lyra("engine.down").code == 0
+    (state,) = private.state.glob("tiny-*")
+    (engine_id,) = sandbox.read_engine_ids(state)
+    private.replace(".lyra.toml", '"always"', '"never"')
+    try:
+        elsewhere = f"unix://{box.socket}"
+        outcome = private.lyra("clean", DOCKER_HOST=elsewhere)
+        refused(outcome, 3, engine_id, "private engine", "no such socket", "engine.up")
+        everything = private.lyra("clean", "--all", "--yes", DOCKER_HOST=elsewhere)
+        assert everything.code == 0, everything.text
+        assert private.lyra("clean", DOCKER_HOST=elsewhere).code == 0
+    finally:
+        private.replace(".lyra.toml", '"never"', '"always"')
 
 
 def test_moved_checkout_says_what_stayed_where_it_was(tmp_path: Path, busybox: Path, cache: Path) -> None:
