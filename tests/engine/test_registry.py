@@ -29,11 +29,12 @@ def inner(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sa
         yield host
 
 
-@pytest.fixture
-def project(make_tiny: Callable[[], Project], inner: str) -> Iterator[Project]:
+@pytest.fixture(scope="module")
+def project(make_tiny: Callable[[], Project], inner: str, box: sandbox.Sandbox) -> Iterator[Project]:
     """Yield the tiny project on a base from the registry."""
     project = make_tiny()
     project.replace("app/Dockerfile", "FROM scratch\nCOPY bin /bin\n", f"FROM {inner}/team/base:1\n")
+    push(box, project, f"{inner}/team/base:1", "first")
     yield project
     project.clean()
 
@@ -68,7 +69,6 @@ def recorded_digest(project: Project) -> str:
 @pytest.mark.usefixtures("named_contexts")
 def test_registry_base_is_pinned_until_update(project: Project, inner: str, box: sandbox.Sandbox) -> None:
     reference = f"{inner}/team/base:1"
-    push(box, project, reference, "first")
     project.replace(".lyra.toml", "NAME = {", 'MADE_FOR = { default = "x", description = "of the base" }\nNAME = {')
     outcome = project.lyra("build", "test")
     assert outcome.code == 0, outcome.text
@@ -94,7 +94,6 @@ def test_registry_base_is_pinned_until_update(project: Project, inner: str, box:
 def test_registry_cache_avoids_rebuild(project: Project, inner: str, box: sandbox.Sandbox, engine: Engine) -> None:
     if engine.facts.store != "containerd":
         pytest.skip("the engine's own builder exports a cache only where its store is containerd's")
-    push(box, project, f"{inner}/team/base:1", "third")
     config = project.root / ".lyra.toml"
     config.write_text(config.read_text() + CACHE.replace("REGISTRY", inner))
     first = project.lyra("build")
