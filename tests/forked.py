@@ -34,12 +34,16 @@ def can_fork(environment: Mapping[str, str]) -> bool:
 
 
 def run_forked(
-    arguments: Sequence[str], directory: Path, environment: Mapping[str, str], timeout: float
+    arguments: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    timeout: float,
+    module: str = "lyra_tasks",
 ) -> tuple[int, str, str]:
     """Return the exit code and both outputs of the program; raise TimeoutExpired, as `subprocess.run` does."""
     with tempfile.TemporaryDirectory(prefix="pytest-forked-") as name:
         out, err = Path(name, "out"), Path(name, "err")
-        process = _CONTEXT.Process(target=_run, args=(tuple(arguments), directory, dict(environment), out, err))
+        process = _CONTEXT.Process(target=_run, args=(module, tuple(arguments), directory, dict(environment), out, err))
         process.start()
         process.join(timeout)
         if process.exitcode is None:
@@ -49,8 +53,10 @@ def run_forked(
         return process.exitcode, out.read_text(), err.read_text()
 
 
-def _run(arguments: tuple[str, ...], directory: Path, environment: dict[str, str], out: Path, err: Path) -> None:
-    """Become the program: `python -W error -m lyra_tasks`."""
+def _run(
+    module: str, arguments: tuple[str, ...], directory: Path, environment: dict[str, str], out: Path, err: Path
+) -> None:
+    """Become the program: `python -W error -m lyra_tasks`, or that of another module."""
     for number, path, mode in ((0, os.devnull, os.O_RDONLY), (1, out, os.O_WRONLY), (2, err, os.O_WRONLY)):
         handle = os.open(path, mode | os.O_CREAT)
         os.dup2(handle, number)
@@ -63,12 +69,12 @@ def _run(arguments: tuple[str, ...], directory: Path, environment: dict[str, str
     os.chdir(directory)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["lyra_tasks", *arguments]
+    sys.argv = [module, *arguments]
     tempfile.tempdir = None
     warnings.resetwarnings()
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
     try:
-        runpy.run_module("lyra_tasks", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:  # `multiprocessing` calls no exit handlers
         atexit._run_exitfuncs()

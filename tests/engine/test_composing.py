@@ -11,6 +11,7 @@ import pytest
 
 from lyra_tasks.engine.client.connect import Engine
 from tests.conftest import Outcome, Project, ours
+from tests.forked import can_fork, run_forked
 from tests.thorough import keep
 
 OWN_TASKS = """
@@ -44,10 +45,6 @@ def bump(c):
 def stage(c):
     Path("note.txt").write_text("not committed")
 
-@task(pre=[build, test, release, promote])
-def ship(c):
-    pass
-
 @task
 def careful(c):
     try:
@@ -59,13 +56,13 @@ def careful(c):
 def careless(c):
     promote(c)
 
-namespace = lyra_tasks.collection(tidy, planned, own, last, bump, stage, ship, careful, careless)
+namespace = lyra_tasks.collection(tidy, planned, own, last, bump, stage, careful, careless)
 """
 
 
 @pytest.fixture(scope="module")
 def composed(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """Return the tiny project with tasks of its own, built."""
+    """Return the tiny project with tasks of its own."""
     project = make_tiny()
     (project.root / "tasks.py").write_text(OWN_TASKS)
     project.commit("tasks")
@@ -81,17 +78,18 @@ def built(composed: Project) -> Project:
     return composed
 
 
-def invoke(project: Project, *arguments: str, **more: str) -> Outcome:
+def invoke(project: Project, *arguments: str) -> Outcome:
     """Run Invoke's own program in the project."""
-    return run(project, "-m", "invoke", *arguments, **more)
+    assert can_fork(project.environment)
+    return Outcome(*run_forked(arguments, project.root, project.environment, 300, "invoke"))
 
 
-def run(project: Project, *arguments: str, **more: str) -> Outcome:
+def run(project: Project, *arguments: str) -> Outcome:
     """Run Python in the project."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=project.root,
-        env={**project.environment, **more},
+        env=project.environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -106,6 +104,14 @@ def python(project: Project, code: str, *arguments: str) -> Outcome:
     return run(project, str(project.root.parent / "deploy.py"), *arguments)
 
 
+def test_arguments_of_other_program_do_not_hold(composed: Project, engine: Engine) -> None:
+    outcome = python(
+        composed, "from invoke import Context\nimport tasks\ntasks.build(Context())", "--dry-run", "--json"
+    )
+    assert outcome.code == 0, outcome.text
+    assert ours(engine)
+
+
 def test_dry_run_as_parameter_removes_nothing(built: Project, engine: Engine) -> None:
     before = ours(engine)
     outcome = invoke(built, "tidy")
@@ -113,6 +119,34 @@ def test_dry_run_as_parameter_removes_nothing(built: Project, engine: Engine) ->
     assert "remove" in outcome.text
     assert before
     assert ours(engine) == before
+
+
+def test_option_of_lyra_task_holds_for_whole_line(built: Project, engine: Engine) -> None:
+    for line in (("build", "--dry-run", "own"), ("own", "build", "--dry-run"), ("--dry", "own")):
+        outcome = invoke(built, *line)
+        assert outcome.code == 0, outcome.text
+        assert "own False" in outcome.out
+        assert ours(engine), line
+
+
+def test_dry_run_of_line_ends_with_it_in_own_program(built: Project, engine: Engine) -> None:
+    """What a dry run of `clean` had removed, the next call could not remove."""
+    code = (
+        "from invoke import Context, Program\nimport tasks\nprogram = Program(namespace=tasks.namespace)\n"
+        'program.run("shipit clean --dry-run", exit=False)\n'
+        "print('removed', tasks.clean(Context(), quiet=True).removed)"
+    )
+    outcome = python(built, code)
+    assert outcome.code == 0, outcome.text
+    assert "tiny/web" in outcome.out.partition("removed ")[2], outcome.text
+    assert not ours(engine)
+
+
+def test_options_of_own_task_do_not_hold_for_lyra(built: Project, engine: Engine) -> None:
+    outcome = invoke(built, "own", "--dry-run", "--json")
+    assert outcome.code == 0, outcome.text
+    assert "own True" in outcome.out
+    assert not ours(engine)
 
 
 def test_parameters_of_call_count(composed: Project, engine: Engine) -> None:
@@ -127,56 +161,25 @@ def test_parameters_of_call_count(composed: Project, engine: Engine) -> None:
     assert not ours(engine)
 
 
-def test_dry_run_in_own_program_removes_nothing(built: Project, engine: Engine) -> None:
-    program = "from invoke import Program\nimport tasks\nProgram(namespace=tasks.namespace)"
-    outcome = python(built, f'{program}.run("shipit clean --dry-run", exit=False)')
-    assert outcome.code == 0, outcome.text
-    assert ours(engine)
-    # the options of a line end with it, even if the program lives on
-    later = 'program.run("shipit clean --dry-run", exit=False)\ntasks.clean(Context())'
-    outcome = python(
-        built, f"from invoke import Context\n{program.replace('Program(n', 'program = Program(n')}\n{later}"
-    )
-    assert outcome.code == 0, outcome.text
-    assert not ours(engine)
+def test_commit_between_build_and_test_is_refused(composed: Project) -> None:
+    (composed.root / "app" / "VERSION").write_text("1")
+    composed.commit()
+    outcome = invoke(composed, "build", "bump", "test")
+    assert outcome.code == 3, outcome.text
+    assert "was built before its" in outcome.err
 
 
-def test_options_of_own_task_do_not_hold_for_lyra(built: Project, engine: Engine) -> None:
-    outcome = invoke(built, "own", "--dry-run", "--json")
-    assert outcome.code == 0, outcome.text
-    assert "own True" in outcome.out
-    assert not ours(engine)
-
-
-def test_option_of_lyra_task_holds_for_whole_line(built: Project, engine: Engine) -> None:
-    for line in (("build", "--dry-run", "own"), ("own", "build", "--dry-run"), ("--dry", "own")):
-        outcome = invoke(built, *line)
-        assert outcome.code == 0, outcome.text
-        assert "own False" in outcome.out
-        assert ours(engine), line
-
-
-def test_arguments_of_other_program_do_not_hold(composed: Project, engine: Engine) -> None:
-    composed.clean()
-    outcome = python(
-        composed, "from invoke import Context\nimport tasks\ntasks.build(Context())", "--dry-run", "--json"
-    )
-    assert outcome.code == 0, outcome.text
-    assert ours(engine)
-
-
-def test_commit_between_build_and_release_is_refused(composed: Project) -> None:
-    for line in (
-        ("build", "bump", "test", "release"),
-        ("build", "test", "bump", "release"),
-        ("build", "test", "bump", "promote"),
-    ):
-        (composed.root / "app" / "VERSION").write_text(line[1])
-        composed.commit()
-        outcome = invoke(composed, *line)
-        assert outcome.code == 3, outcome.text
-        assert "was built before its" in outcome.err or "HEAD is" in outcome.err
-        assert composed.git("tag", "--list") == ""
+def test_file_and_commit_after_test_are_refused_on_the_same_line(composed: Project) -> None:
+    """Each of the tasks looks anew: at a file that is not committed, and at a commit that was not tested."""
+    (composed.root / "app" / "VERSION").write_text("1")
+    composed.commit()
+    outcome = invoke(composed, "--no-dedupe", "build", "test", "stage", "careful", "bump", "careful", "release")
+    assert outcome.code == 3, outcome.text
+    file, commit = [line for line in outcome.out.splitlines() if line.startswith("caught")]
+    assert file.startswith("caught 3 ") and "note.txt" in file
+    for text in (commit.removeprefix("caught 3 "), outcome.err):
+        assert "was built before its" in text or "HEAD is" in text, outcome.text
+    assert composed.git("tag", "--list") == ""
 
 
 def test_new_build_after_commit_is_promoted_with_the_file(composed: Project) -> None:
@@ -189,13 +192,6 @@ def test_new_build_after_commit_is_promoted_with_the_file(composed: Project) -> 
         max(composed.bundles(), key=lambda path: path.stat().st_mtime).joinpath("manifest.json").read_text()
     )
     assert commit in json.dumps(manifest)
-
-
-def test_uncommitted_file_after_test_is_refused(composed: Project) -> None:
-    outcome = invoke(composed, "build", "test", "stage", "promote")
-    (composed.root / "note.txt").unlink()
-    assert outcome.code == 3, outcome.text
-    assert "note.txt" in outcome.err
 
 
 def test_error_in_python_carries_message_hint_and_code(composed: Project) -> None:

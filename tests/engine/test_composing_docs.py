@@ -21,8 +21,13 @@ COMMANDS = 12
 
 @pytest.fixture(scope="module")
 def documented(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """Return the tiny project, for all examples one after the other."""
+    """Return the tiny project, for all examples one after the other.
+
+    Git ignores their files, so that all of them build, test and promote the same commit: most results are cached.
+    """
     project = make_tiny()
+    (project.root / ".gitignore").write_text("/*\n!/.lyra.toml\n!/app\n")
+    project.commit("ignore the files of examples")
     yield project
     project.clean()
 
@@ -42,7 +47,6 @@ def test_example_runs(documented: Project, title: str) -> None:
     for match in BLOCK.finditer(SECTIONS[title]):
         if match["file"]:
             (documented.root / match["file"]).write_text(match["text"])
-    documented.commit(title)
     environment = documented.environment | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONDONTWRITEBYTECODE": "1",
