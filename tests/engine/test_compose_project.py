@@ -17,7 +17,7 @@ services:
   site:
     build: app
     command: ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]
-    ports: ["0.0.0.0:8090:8080"]
+    ports: ["0.0.0.0:8090:8080", "127.0.0.1:8125:8125/udp"]
     volumes: ["pages:/www:ro"]
     configs: [{source: note, target: /etc/note}]
     depends_on: [writer]
@@ -65,6 +65,18 @@ name = "the config is as Compose would write it"
 service = "site"
 exec = "cat /etc/note"
 output = "costs $5\\nNAME is nobody\\n"
+[[tests]]
+name = "a datagram is sent"
+run = ["python3", "datagram.py"]
+[[tests]]
+name = "the datagram has reached a port that nobody listens on"
+service = "site"
+exec = "grep -E '^Udp: [0-9]+ [1-9]' /proc/net/snmp"
+"""
+DATAGRAM = """\
+import os, socket
+host, port = os.environ["LYRA_SITE_STATSD_ADDR"].split(":")
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", (host, int(port)))
 """
 
 
@@ -73,6 +85,7 @@ def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
     pages = make_tiny()
     (pages.root / "compose.yaml").write_text(COMPOSE)
     (pages.root / ".lyra.toml").write_text(CONFIGURATION)
+    (pages.root / "datagram.py").write_text(DATAGRAM)
     (pages.root / ".gitignore").write_text("promotion/\n.lyra/\n")
     pages.commit("pages")
     yield pages
@@ -92,7 +105,8 @@ def test_bundle_shares_and_publishes_as_the_compose_file_does(bundle: Path, proj
     compose = yaml.safe_load((bundle / "deploy" / "compose.yaml").read_text())
     site, writer = compose["services"]["site"], compose["services"]["writer"]
     assert (site["volumes"], writer["volumes"]) == (["pages:/www:ro,nocopy"], ["pages:/data"])
-    assert site["ports"] == ["${SITE_HTTP_PUBLISH:-0.0.0.0:8090}:8080"]
+    statsd = "${SITE_STATSD_PUBLISH:-127.0.0.1:8125}:8125/udp"
+    assert site["ports"] == ["${SITE_HTTP_PUBLISH:-0.0.0.0:8090}:8080", statsd]
     assert (bundle / "deploy" / "configs" / "site" / "note").read_text() == "costs $5\nNAME is nobody\n"
     page = (bundle / "PROMOTION.md").read_text()
     assert re.findall(r"\|\| save (\S+)", page) == ["pages_pages"]
@@ -103,6 +117,7 @@ def test_bundle_shares_and_publishes_as_the_compose_file_does(bundle: Path, proj
     assert project.lyra("verify").code == 0
 
 
+@pytest.mark.thorough
 def test_bundle_runs_on_the_oldest_engine(bundle: Path, project: Project) -> None:
     result = project.lyra("bundle.rehearse", bundle.name)
     assert result.code == 0, result.text

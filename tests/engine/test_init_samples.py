@@ -33,8 +33,8 @@ PACKAGES = {
     "node:22-bookworm-slim": [*TOOLS, "npm"],
     "golang:1.23-bookworm": [*TOOLS, "golang-go"],
 }
-NORMAL = ("minutes", "relay")
-"""Samples in the normal check: one whose Dockerfile must be fixed, and one with several services."""
+NORMAL = ("relay",)
+"""The sample in the normal check: a Compose file with an image of somebody else, and nothing to fix."""
 APPLETS = ("sh", "httpd", "wget", "test", "sleep", "date", "echo", "mkdir", "chown", "cat", "tail")
 
 
@@ -224,8 +224,8 @@ def test_init_sample_builds_and_passes_after_fixes(
     project = cloned(sample.name)
     init_outcome = project.lyra("init", *sample.arguments)
     assert init_outcome.code == 0, init_outcome.text
-    outcome = project.lyra("build", "test")
     if sample.messages:
+        outcome = project.lyra("build", "test")
         output = init_outcome.text + outcome.text
         assert outcome.code in (4, 5), output
         assert all(message in output for message in sample.messages), output
@@ -233,10 +233,10 @@ def test_init_sample_builds_and_passes_after_fixes(
             project.replace("Dockerfile", old, new)
         for old, new in sample.decisions:
             project.replace(".lyra.toml", old, new)
-        outcome = project.lyra("build", "test")
+    outcome = project.lyra("build")
     assert outcome.code == 0, outcome.text
-    assert all(check in outcome.text for check in sample.passed), outcome.text
-    project.commit()
+    project.commit("what init wrote and build locked")
     outcome = project.lyra("build", "test", "promote")
     assert outcome.code == 0, outcome.text
+    assert all(check in outcome.text for check in sample.passed), outcome.text
     assert len(project.bundles()) == 1

@@ -13,7 +13,6 @@ import pytest
 
 from lyra_tasks.engine import sandbox
 from tests.conftest import PROJECTS, Project, repository
-from tests.thorough import keep_named
 
 IMAGES = {"compiled": ["sums/sums"], "flask": ["votes/store", "votes/votes"], "node": ["links/links"]}
 
@@ -40,7 +39,7 @@ def registry_settings() -> dict[str, str]:
     }
 
 
-@pytest.fixture(params=keep_named(["compiled"], sorted(IMAGES)))
+@pytest.fixture(params=sorted(IMAGES))
 def project(request: pytest.FixtureRequest, tmp_path: Path, cache: Path, box: sandbox.Sandbox) -> Iterator[Project]:
     """A sample project as a git repository, with the session's engine."""
     root = tmp_path / request.param
@@ -53,6 +52,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, cache: Path, box: sa
     repository_project.clean()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("named_contexts")
 def test_sample_project_is_built_tested_promoted_cleaned(project: Project, box: sandbox.Sandbox) -> None:
     first = project.lyra("build", timeout=500)

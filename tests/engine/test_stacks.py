@@ -1,6 +1,6 @@
 """From somebody else's compose file to a bundle, and to data that survives an upgrade on another engine.
 
-`./inv check` carries one stack to the oldest engine; `./inv matrix` carries each to the oldest and the newest one.
+`./inv check --thorough` carries one stack to the oldest engine, `./inv matrix` each to the oldest and the newest one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
 from tests import engines
 from tests.conftest import Project
-from tests.engine.stacks import SHOP, STACKS, WIKI, Node, Stack, prepare, promote
+from tests.engine.stacks import SHOP, STACKS, Node, Stack, prepare, promote
 from tests.images.saves import compressed_size
 from tests.stand_ins import images
 from tests.thorough import THOROUGH
@@ -26,7 +26,7 @@ from tests.thorough import THOROUGH
 RECEIVERS = {"20.10": "bookworm", "newest": "sid"}
 IS_MATRIX = engines.VARIABLE in os.environ
 
-pytestmark = pytest.mark.usefixtures("named_contexts")
+pytestmark = [THOROUGH, pytest.mark.usefixtures("named_contexts")]
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,7 @@ class Promoted:
         return documents
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(stack, id=stack.name, marks=[] if stack is WIKI else THOROUGH) for stack in STACKS],
-)
+@pytest.fixture(scope="module", params=[pytest.param(stack, id=stack.name) for stack in STACKS])
 def promoted(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sandbox
 ) -> Iterator[Promoted]:
@@ -76,7 +73,6 @@ def test_bundle_has_every_image_and_each_layer_once(
 
 
 @pytest.mark.parametrize("receiver", RECEIVERS)
-@pytest.mark.thorough
 def test_data_survives_upgrade_on_another_engine(
     promoted: Promoted, receiver: str, tmp_path: Path, cache: Path
 ) -> None:
