@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyra_tasks.bundle.content.compose import render_compose_file
@@ -44,39 +44,44 @@ def read_with_compose(box: Sandbox, directory: Path, text: str) -> dict[str, Any
     return definitions
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    commands=st.lists(ARGUMENTS, min_size=1, max_size=8), values=st.lists(TEXTS, min_size=1, max_size=8), words=TEXTS
-)
-def test_compose_reads_every_text_unchanged(
-    box: Sandbox, tmp_path: Path, commands: list[list[str]], values: list[str], words: str
-) -> None:
-    check = {"exec": [words or "x", *commands[0]]}
-    table = {
-        "image": "web",
-        "environment": {f"V{number}": {"default": value} for number, value in enumerate(values)}
-        | {"NEEDED": {"required": True, "description": words}},
-    }
-    tables: dict[str, Any] = {
-        f"s{number}": {
-            **table,
+def generate_tables(number: int) -> dict[str, dict[str, Any]]:
+    """Return so many services with generated texts, by name; Compose reads all of them at once."""
+    tables: dict[str, dict[str, Any]] = {}
+
+    @settings(max_examples=number, database=None, deadline=None, derandomize=True)
+    @given(command=ARGUMENTS, values=st.lists(TEXTS, min_size=1, max_size=4), words=TEXTS)
+    def add_service(command: list[str], values: list[str], words: str) -> None:
+        name = f"s{len(tables)}"
+        defaults = {f"{name.upper()}_V{index}": {"default": value} for index, value in enumerate(values)}
+        tables[name] = {
+            "image": "web",
+            "environment": {**defaults, f"{name.upper()}_NEEDED": {"required": True, "description": words}},
             "entrypoint": command,
             "command": command,
-            "healthcheck": check,
-            "working_dir": "/" + words,
+            "healthcheck": {"exec": [words or "x", *command]},
+            "working_dir": f"/{words}",
         }
-        for number, command in enumerate(commands)
-    }
+
+    add_service()
+    return tables
+
+
+def test_compose_reads_every_text_unchanged(box: Sandbox, tmp_path: Path) -> None:
+    tables = generate_tables(150)
+    assert len(tables) > 100
     shop = services(tables)
     text = render_compose_file("shop", shop, {})
-    (tmp_path / ".env").write_text(render_env_example(shop).replace("\nNEEDED=\n", "\nNEEDED=1\n"))
+    (tmp_path / ".env").write_text(render_env_example(shop).replace("_NEEDED=\n", "_NEEDED=1\n"))
     definitions = read_with_compose(box, tmp_path, text)
-    for number, command in enumerate(commands):
-        definition = definitions[f"s{number}"]
-        assert (definition["command"], definition["entrypoint"]) == (command, command)
-        assert definition["healthcheck"]["test"] == ["CMD", *check["exec"]]
-        assert definition["working_dir"] == f"/{words}"
-        assert [definition["environment"][f"V{number}"] for number in range(len(values))] == values
+    for name, table in tables.items():
+        definition = definitions[name]
+        assert (definition["command"], definition["entrypoint"]) == (table["command"], table["entrypoint"])
+        assert definition["healthcheck"]["test"] == ["CMD", *table["healthcheck"]["exec"]]
+        assert definition["working_dir"] == table["working_dir"]
+        environment = definition["environment"]
+        assert environment.pop(f"{name.upper()}_NEEDED") == "1"
+        defaults = {key: value["default"] for key, value in table["environment"].items() if "default" in value}
+        assert environment == defaults
 
 
 @pytest.mark.parametrize("text", AMBIGUOUS)

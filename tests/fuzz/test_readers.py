@@ -27,7 +27,13 @@ READERS = {reader.name: reader for reader in list_readers()}
 
 @pytest.mark.parametrize("name", keep_named(set(READERS) - {"journal entries"}, list(READERS)))
 def test_damaged_document_ends_with_documented_error(name: str) -> None:
-    assert fuzz_reader(READERS[name], examples=40, is_repeatable=True) > 0
+    assert fuzz_reader(READERS[name], examples=12, is_repeatable=True) > 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", READERS)
+def test_many_damaged_documents_end_with_documented_error(name: str) -> None:
+    assert fuzz_reader(READERS[name], examples=100) > 0
 
 
 def test_other_exception_or_nameless_document_fails() -> None:

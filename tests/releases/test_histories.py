@@ -104,7 +104,7 @@ def histories(draw: st.DrawFn) -> History:
     return History(tuple(parents), tags)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(histories())
 def test_version_of_any_history_matches_its_graph(history: History) -> None:
     with TemporaryDirectory() as name:
@@ -131,7 +131,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=6))
 def test_each_commit_is_in_the_changes_of_one_release(steps: list[tuple[str, str, str]]) -> None:
     with TemporaryDirectory() as name:

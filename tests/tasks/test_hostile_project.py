@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Outcome
 from tests.console.test_hostile_text import HOSTILE, is_safe
+from tests.forked import run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -57,12 +57,11 @@ GREETING = {{ default = "{DIRECTION}`x` <b>", description = "|{DIRECTION}" }}
 HOSTILE_CONFIG = CONFIG.replace("`shop`", "\\u001b[32m") + '"k\\u001b\\u202e" = { default = "\\u001b[8m" }\n'
 
 
-def lyra(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def lyra(directory: Path, *arguments: str) -> Outcome:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LYRA_")}
     environment = {**inherited, "PYTHONPATH": str(REPOSITORY), "XDG_STATE_HOME": str(directory / ".state")}
     environment["LYRA_CONFIG"] = str(directory / os.environ.get("CONFIG", ".lyra.toml"))
-    command = [sys.executable, "-P", "-m", "lyra_tasks.tasks.program", *arguments]
-    return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+    return Outcome(*run_forked(arguments, directory, environment, 60))
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +104,10 @@ def test_command_prints_nothing_hostile(
     command, config = (command[:1], command[1]) if command[-1].endswith(".toml") else (command, ".lyra.toml")
     monkeypatch.setenv("CONFIG", config)
     result = lyra(project, *command)
-    output = result.stdout + result.stderr
+    output = result.text
     assert output and "Traceback" not in output
     assert [line for line in output.split("\n") if not is_safe(line.replace("\t", ""))] == []
     assert not [line for line in output.split("\n") if line.strip().startswith(SPOOF.strip())]
     if command[0] != "rules.explain":
-        json_output = lyra(project, *command, "--json").stdout
+        json_output = lyra(project, *command, "--json").out
         assert is_safe(json_output.replace("\n", ""))

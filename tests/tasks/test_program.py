@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import lyra_tasks
+from tests.forked import can_fork, run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -29,6 +30,8 @@ def run(directory: Path, *command: str, **more: str) -> subprocess.CompletedProc
     # `./inv check`, which may run this test, sets LYRA_INV_HOME
     clean = {name: value for name, value in os.environ.items() if not name.startswith("LYRA_")}
     environment = {**clean, "PYTHONPATH": str(REPOSITORY), "XDG_STATE_HOME": str(directory / "state"), **more}
+    if [*command[: len(LYRA)]] == LYRA and can_fork(environment):
+        return subprocess.CompletedProcess(command, *run_forked(command[len(LYRA) :], directory, environment, 60))
     return subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -242,4 +245,4 @@ def test_exit_handlers_of_others_are_called(tmp_path: Path) -> None:
     (tmp_path / "tasks.py").write_text(
         "import atexit\nfrom lyra_tasks import namespace\natexit.register(lambda: print('handler called'))\n"
     )
-    assert run(tmp_path, *LYRA, "--list").stdout.endswith("handler called\n")
+    assert run(tmp_path, "env", *LYRA, "--list").stdout.endswith("handler called\n")
