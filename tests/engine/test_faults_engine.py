@@ -1,38 +1,38 @@
-"""No engine, the wrong engine, no client, a killed engine: what commands report and what they leave."""
+"""No engine, the wrong engine, no client, an interrupted build: what commands report and what they leave."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lyra_tasks.engine import sandbox
 from lyra_tasks.engine.client.connect import Engine
-from tests.conftest import Outcome, Project, ours, tiny_project
+from tests.conftest import Outcome, Project, ours
 from tests.engine.sandboxes import gateway_of
 from tests.faults import becomes, no_traceback, processes_with, refused, run_through, unprivileged
+from tests.thorough import keep
 
+COMMANDS = ("build", "test", "promote", "clean")
 _PLUGIN_DIRECTORIES = [f"/usr/{place}/docker/cli-plugins" for place in ("local/lib", "local/libexec", "lib", "libexec")]
 
 
-@pytest.mark.parametrize("command", ["build", "test", "promote", "clean"])
-def test_every_command_without_engine_lists_choices(lonely: Project, command: str) -> None:
+def test_every_command_without_engine_lists_choices(lonely: Project) -> None:
     nowhere = lonely.root / "no.sock"
-    result = lonely.lyra(command, DOCKER_HOST=f"unix://{nowhere}")
-    refused(result, 3, f"Cannot connect to a Docker engine at unix://{nowhere}", "no such socket")
-    for choice in ("Start that engine", "unset DOCKER_HOST", "[engine] context", "LYRA_ENGINE"):
-        assert choice in result.err
-    if not Path("/var/run/docker.sock").exists():
-        result = lonely.lyra(command, DOCKER_CONFIG=str(lonely.root))
-        refused(result, 3, "Cannot connect to a Docker engine at unix:///var/run/docker.sock", "no such socket")
-        for choice in ("Start Docker", "[engine] context", "engine.up", 'sandbox = "auto"'):
+    for command in COMMANDS:
+        result = lonely.lyra(command, DOCKER_HOST=f"unix://{nowhere}")
+        refused(result, 3, f"Cannot connect to a Docker engine at unix://{nowhere}", "no such socket")
+        for choice in ("Start that engine", "unset DOCKER_HOST", "[engine] context", "LYRA_ENGINE"):
             assert choice in result.err
+        if not Path("/var/run/docker.sock").exists():
+            result = lonely.lyra(command, DOCKER_CONFIG=str(lonely.root))
+            refused(result, 3, "Cannot connect to a Docker engine at unix:///var/run/docker.sock", "no such socket")
+            for choice in ("Start Docker", "[engine] context", "engine.up", 'sandbox = "auto"'):
+                assert choice in result.err
     assert not list(lonely.root.glob("promotion")), "nothing is started"
 
 
@@ -54,12 +54,12 @@ def test_forbidden_socket_hints_at_group(lonely: Project, tmp_path: Path) -> Non
     refused(result, 3, str(path), "permission denied", "sudo usermod -aG nogroup $USER")
 
 
-@pytest.mark.parametrize("command", ["build", "test", "promote", "clean"])
-def test_remote_engine_is_refused_without_connecting(lonely: Project, box: sandbox.Sandbox, command: str) -> None:
+def test_remote_engine_is_refused_without_connecting(lonely: Project, box: sandbox.Sandbox) -> None:
     with socket.create_server((gateway_of(box), 0)) as server:
         address = f"tcp://{gateway_of(box)}:{server.getsockname()[1]}"
-        result = lonely.lyra(command, DOCKER_HOST=address)
-        refused(result, 3, "on another machine", "selected by DOCKER_HOST", f"`export LYRA_ENGINE={address}`")
+        for command in COMMANDS:
+            result = lonely.lyra(command, DOCKER_HOST=address)
+            refused(result, 3, "on another machine", "selected by DOCKER_HOST", f"`export LYRA_ENGINE={address}`")
         server.settimeout(0.1)
         with pytest.raises(TimeoutError):
             server.accept()
@@ -105,49 +105,7 @@ def test_missing_docker_cli_is_reported(plain: Project, tmp_path: Path) -> None:
     refused(result, 3, "Docker CLI not found", "Install the Docker CLI")
 
 
-@pytest.fixture
-def mortal(tmp_path: Path, busybox: Path, cache: Path) -> Iterator[tuple[Project, sandbox.Sandbox]]:
-    """The tiny project with its own engine, which may be killed."""
-    state = tmp_path / "mortal"
-    own = sandbox.launch_sandbox(state, cache=cache)
-    project = tiny_project(tmp_path, busybox, cache, own)
-    try:
-        yield project, own
-    finally:
-        sandbox.shut_down_sandbox(state, purge=True)
-
-
-def kill_engine(own: sandbox.Sandbox) -> None:
-    """Kill the engine and wait until it is gone."""
-    os.kill(own.pid, signal.SIGKILL)
-    assert becomes(lambda: sandbox.find_sandbox(own.state) is None)
-
-
-def test_engine_killed_during_build_or_test_allows_rerun(mortal: tuple[Project, sandbox.Sandbox], cache: Path) -> None:
-    project, own = mortal
-    project.replace("app/Dockerfile", "USER", 'RUN ["/bin/sh", "-c", "echo begun; sleep 60"]\nUSER')
-    for command, file, sign in (("build", "app/Dockerfile", "begun"), ("test", ".lyra.toml", "the page is there")):
-        with project.start(command) as running:
-            stream = running.stderr if command == "build" else running.stdout
-            assert stream is not None
-            assert any(sign in line and "echo" not in line for line in stream)
-            started_at = time.monotonic()
-            kill_engine(own)
-            out, err = running.communicate(timeout=60)
-        refused(Outcome(running.returncode, out, err), running.returncode, "engine")
-        assert running.returncode in {3, 4}, out + err
-        assert time.monotonic() - started_at < 30
-        own = sandbox.launch_sandbox(own.state, cache=cache)
-        if command == "build":
-            project.replace(file, "sleep 60", "true")
-            project.replace(".lyra.toml", 'exec = "echo kept', 'timeout = "60s"\nexec = "sleep 50; echo kept')
-            assert project.lyra("build").code == 0
-    project.replace(".lyra.toml", "sleep 50; ", "")
-    again = project.lyra("test", "clean")
-    assert again.code == 0, again.text
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", keep(1, [signal.SIGINT, signal.SIGTERM]))
 def test_interrupted_build_leaves_nothing(tiny: Project, engine: Engine, number: signal.Signals) -> None:
     tiny.replace("app/Dockerfile", "USER", 'RUN ["/bin/sh", "-c", "echo begun; sleep 60"]\nUSER')
     with tiny.start("build") as running:
@@ -182,15 +140,3 @@ def test_unknown_image_suggests_known_ones(tiny: Project) -> None:
     nowhere = f"unix://{tiny.root}/nothing.sock"  # names are checked without an engine
     unknown = tiny.lyra("test", "--only", "zzzzz", DOCKER_HOST=nowhere)
     refused(unknown, 2, "Unknown test 'zzzzz'", "the page is there")
-
-
-def test_help_works_without_project(tmp_path: Path, lonely: Project) -> None:
-    no_project = Project(tmp_path, lonely.environment)
-    listing = no_project.lyra("--list")
-    assert listing.code == 0, listing.text
-    tasks = re.findall(r"^  ([a-z.]+) ", listing.out, re.MULTILINE)
-    assert {"build", "test", "promote", "clean", "verify"} <= set(tasks)
-    for task in tasks:
-        result = no_project.lyra(task, "--help")
-        assert result.code == 0, result.text
-        assert task in result.out
