@@ -1,20 +1,16 @@
-"""A bundle on other engines and in other tools, following only the instructions in the bundle."""
+"""A bundle on other engines, following only the instructions in the bundle."""
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import tarfile
-import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +25,9 @@ from lyra_tasks.report.page import render_report
 from tests.conftest import Project
 from tests.engine.clones import clone
 from tests.engines import ENGINES
-from tests.packages import unpacked
 from tests.thorough import keep
 
 SUITES = {"containerd": "trixie", "classic": "bookworm"}
-# Including libraries that a machine may lack; from bookworm, so that they also run on newer systems.
-READERS = (
-    *("skopeo", "umoci", "podman", "conmon", "crun"),
-    *("libgpgme11", "libassuan0", "libgpg-error0", "libdevmapper1.02.1", "libsubid4", "libseccomp2", "libyajl2"),
-)
 SECRET = "a-secret-of-at-least-16-bytes"
 
 
@@ -143,74 +133,11 @@ def fill_in(example: str, secret: Path, publish: str) -> str:
     return text
 
 
-@pytest.fixture(scope="module")
-def readers(cache: Path) -> Path:
-    """Return the directory of Debian's skopeo, umoci and podman."""
-    return unpacked(cache, *READERS, suite="bookworm")
-
-
-def run_reader(readers: Path, name: str, *arguments: str, home: str = "/nonexistent") -> str:
-    """Run one of the programs and return its output."""
-    libraries = sorted({str(path.parent) for path in readers.glob("**/*.so.*")})
-    environment = os.environ | {"LD_LIBRARY_PATH": ":".join(libraries), "HOME": home}
-    command = [str(readers / "usr" / "bin" / name), *arguments]
-    result = subprocess.run(command, env=environment, cwd=readers, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 def images(bundle: Path) -> list[dict[str, Any]]:
     """Return the images in a bundle's manifest."""
     images: list[dict[str, Any]] = json.loads((bundle / "manifest.json").read_text())["images"]
     assert len(images) == 2
     return images
-
-
-def archive_of(bundle: Path) -> Path:
-    """Return the only archive of a bundle, which has all images."""
-    (archive,) = json.loads((bundle / "manifest.json").read_text())["archives"]
-    return bundle / str(archive["file"])
-
-
-def test_archive_is_no_larger_than_a_save_of_all_images(bundle: Path, demo: Project, box: sandbox.Sandbox) -> None:
-    """Compare with all layers of one `docker save`, in which shared layers occur once, compressed alike."""
-    digest = "manifest_digest" if box.store == "containerd" else "config_digest"
-    command = ["docker", "save", *(image[digest] for image in images(bundle))]
-    result = subprocess.run(command, env={**os.environ, **box.environment()}, capture_output=True, check=False)
-    assert result.returncode == 0, result.stderr
-    saved = result.stdout
-    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
-        entries = json.loads((archive.extractfile("manifest.json") or pytest.fail("no manifest")).read())
-        layers = sorted({layer for entry in entries for layer in entry["Layers"]})
-        assert len(layers) < sum(len(entry["Layers"]) for entry in entries), "the images share layers"
-        blobs = [(archive.extractfile(layer) or pytest.fail(layer)).read() for layer in layers]
-    compressed = sum(len(blob if blob.startswith(b"\x1f\x8b") else gzip.compress(blob, 2)) for blob in blobs)
-    assert archive_of(bundle).stat().st_size <= 1.02 * compressed
-
-
-def test_sha256sum_detects_changed_byte(bundle: Path, tmp_path: Path) -> None:
-    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
-    copy = tmp_path / "bundle"
-    subprocess.run(["cp", "--recursive", bundle, copy], check=True)
-    assert subprocess.run(command, cwd=copy, check=False, capture_output=True).returncode == 0
-    with archive_of(copy).open("r+b") as archive:
-        archive.seek(100_000)
-        byte = archive.read(1)
-        archive.seek(100_000)
-        archive.write(bytes([byte[0] ^ 1]))
-    assert subprocess.run(command, cwd=copy, check=False, capture_output=True).returncode == 1
-
-
-@pytest.mark.parametrize("transport", keep(1, ["docker-archive", "oci-archive"]))
-def test_skopeo_reads_each_image_in_both_archive_formats(bundle: Path, readers: Path, transport: str) -> None:
-    for image in images(bundle):
-        manifest = json.loads(
-            run_reader(
-                readers, "skopeo", "inspect", "--raw", f"{transport}:{archive_of(bundle)}:{image['references'][0]}"
-            )
-        )
-        assert manifest["config"]["digest"] == image["config_digest"]
-        assert len(manifest["layers"]) == len(image["diff_ids"])
 
 
 def test_report_is_rendered_from_the_bundle_alone(bundle: Path, demo: Project) -> None:
@@ -229,45 +156,6 @@ def test_report_is_rendered_from_the_bundle_alone(bundle: Path, demo: Project) -
     assert "only-for-tests" not in report, "the value of a secret"
     (run,) = demo.root.glob(".lyra/runs/*/report.html")
     assert "front page greets" in run.read_text()
-
-
-def test_umoci_unpacks_the_image_layout(bundle: Path, readers: Path, tmp_path: Path) -> None:
-    image = next(image for image in images(bundle) if image["name"] == "web")
-    subprocess.run(["tar", "--extract", "--file", archive_of(bundle), "--directory", tmp_path], check=True)
-    tag = image["references"][0]
-    names = [reference for image in images(bundle) for reference in image["references"]]
-    assert sorted(run_reader(readers, "umoci", "ls", "--layout", str(tmp_path)).split()) == sorted(names)
-    stat = json.loads(run_reader(readers, "umoci", "stat", "--json", "--image", f"{tmp_path}:{tag}"))
-    layers = [entry["layer"] for entry in stat["history"] if entry.get("layer")]
-    assert [(layer["digest"], layer["size"]) for layer in layers] == [
-        (layer["digest"], layer["size"]) for layer in image["layers"]
-    ]
-    run_reader(readers, "umoci", "unpack", "--image", f"{tmp_path}:{tag}", str(tmp_path / "unpacked"))
-    assert (tmp_path / "unpacked/rootfs/app/guestbook/__main__.py").read_text().startswith('"""')
-
-
-@pytest.fixture
-def podman(readers: Path) -> Iterator[Callable[..., str]]:
-    """Return a function that runs podman with its own store, in a short path, which podman needs."""
-    programs = readers / "usr" / "bin"
-    with tempfile.TemporaryDirectory(prefix="pod") as place:
-        policy = Path(place, ".config/containers/policy.json")
-        policy.parent.mkdir(parents=True)
-        policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-        options = (
-            *("--root", f"{place}/root", "--runroot", f"{place}/run", "--tmpdir", f"{place}/tmp"),
-            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs"),
-            *("--conmon", str(programs / "conmon"), "--runtime", str(programs / "crun")),
-        )
-        yield partial(run_reader, readers, "podman", *options, home=place)
-
-
-def test_podman_loads_each_image_with_name_and_id(bundle: Path, podman: Callable[..., str]) -> None:
-    podman("load", "--input", str(archive_of(bundle)))
-    for image in images(bundle):
-        (inspected,) = json.loads(podman("image", "inspect", image["references"][0]))
-        assert f"sha256:{inspected['Id']}" == image["config_digest"]
-        assert inspected["RootFS"]["Layers"] == image["diff_ids"]
 
 
 def test_engine_loads_the_promoted_images_only(proxima: Proxima) -> None:
