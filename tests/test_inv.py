@@ -98,14 +98,29 @@ def path_without_python(directory: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a project in a directory with spaces, after its first use."""
+def first_uses(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[subprocess.CompletedProcess[str]]]:
+    """Return a project in a directory with spaces, with the results of two first uses at once beside leftovers."""
     root = make_project(tmp_path_factory.mktemp("inv") / "a project; 'quoted'")
-    result = run(root / "inv")
-    assert PREPARING in result.stderr
-    assert Path(printed(result)["prefix"]) == root / ".venv"
+    (root / ".venv.4000000").mkdir()
+    (root / ".venv" / "bin").mkdir(parents=True)
+    (root / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    with ThreadPoolExecutor(2) as pool:
+        return root, list(pool.map(run, [root / "inv"] * 2))
+
+
+@pytest.fixture
+def project(first_uses: tuple[Path, list[subprocess.CompletedProcess[str]]]) -> Path:
+    """Return the project after its first use."""
+    return first_uses[0]
+
+
+def test_concurrent_first_uses_create_one_venv(
+    first_uses: tuple[Path, list[subprocess.CompletedProcess[str]]],
+) -> None:
+    root, results = first_uses
+    assert [printed(result)["prefix"] for result in results] == [str(root / ".venv")] * 2
+    assert [PREPARING in result.stderr for result in results].count(True) == 1
     assert not staging_directories(root)
-    return root
 
 
 def test_inv_passes_arguments_and_exit_code(project: Path) -> None:
@@ -152,18 +167,6 @@ def test_failed_renewal_exits_with_3_and_keeps_old_venv(project: Path) -> None:
     assert str(project / ".venv.setup/log") in result.stderr
     assert not staging_directories(project)
     assert run(project / "inv").stderr == ""
-
-
-def test_concurrent_first_uses_create_one_venv(tmp_path: Path) -> None:
-    root = make_project(tmp_path / "p")
-    (root / ".venv.4000000").mkdir()
-    (root / ".venv" / "bin").mkdir(parents=True)
-    (root / ".venv" / "bin" / "python").symlink_to(sys.executable)
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(run, [root / "inv"] * 2))
-    assert [printed(result)["prefix"] for result in results] == [str(root / ".venv")] * 2
-    assert [PREPARING in result.stderr for result in results].count(True) == 1
-    assert not staging_directories(root)
 
 
 def test_venv_of_another_directory_is_not_used(project: Path, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Outcome, Project, repository
+from tests.conftest import REPOSITORY, Outcome, Project, repository
+from tests.forked import can_fork, run_forked
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +29,8 @@ def alpha(tmp_path: Path) -> Project:
         (root / "tasks.py").write_text("from lyra_tasks import namespace\n")
         project = repository(root, tmp_path, tmp_path / "cache" / "lyra", None)
         project.git("tag", f"v{len(name)}.0.0")
-    return Project(tmp_path / "alpha", project.environment)
+    packages = {"PYTHONPATH": os.environ.get("PYTHONPATH") or str(REPOSITORY)}  # with those of test_invoke_versions.py
+    return Project(tmp_path / "alpha", {**project.environment, **packages})
 
 
 def run(project: Project, *arguments: str, cwd: Path | None = None) -> Outcome:
@@ -45,7 +49,14 @@ def invoke(project: Project, *arguments: str, cwd: Path | None = None) -> Outcom
 
 def lyra(project: Project, *arguments: str, cwd: Path | None = None) -> Outcome:
     """Run `lyra` in the project."""
+    if can_fork(project.environment):
+        return Outcome(*run_forked(arguments, cwd or project.root, project.environment, 60))
     return run(project, "-c", "from lyra_tasks.tasks.program import main; main()", *arguments, cwd=cwd)
+
+
+def test_projects_use_the_invoke_of_the_tests(alpha: Project) -> None:
+    outcome = run(alpha, "-c", "import invoke; print(invoke.__version__)")
+    assert outcome.out.strip() == version("invoke"), outcome.text
 
 
 @pytest.mark.parametrize(
@@ -249,9 +260,12 @@ def test_verify_takes_a_version_or_what_is_there(alpha: Project, name: str) -> N
 
 
 def test_no_task_is_imported_from_another_place() -> None:
-    for name in ("build", "test", "release", "promote", "clean", "init", "create", "verify", "status", "doctor"):
-        done = subprocess.run(
-            [sys.executable, "-c", f"from lyra_tasks import {name}"], capture_output=True, text=True, check=False
-        )
-        assert "cannot import name" in done.stderr, name
-        subprocess.run([sys.executable, "-c", f"from lyra_tasks.tasks import {name}"], check=True)
+    names = ("build", "test", "release", "promote", "clean", "init", "create", "verify", "status", "doctor")
+    code = (
+        f"import importlib\nfor name in {names}:\n"
+        "    try:\n        exec(f'from lyra_tasks import {name}')\n"
+        "    except ImportError as error:\n        print(error)\n"
+        "    exec(f'from lyra_tasks.tasks import {name}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [line.split("'")[1] for line in done.stdout.splitlines() if "cannot import name" in line] == [*names]
