@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -219,13 +220,20 @@ def test_missing_security_index_is_told_from_a_damaged_one(line: str, missing: s
 
 
 def test_engine_packages_come_without_a_missing_security_suite(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workspace: AptWorkspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("lyra_tasks.engine.debian.mirror.find_security_mirror", lambda: "http://127.0.0.1:9/security")
     monkeypatch.setattr("lyra_tasks.engine.debian.packages.find_security_mirror", lambda: "http://127.0.0.1:9/security")
-    workspace = AptWorkspace(tmp_path / "apt", (host_codename(),))
-    workspace.update()
-    assert workspace.security_suites == ()
+    own = AptWorkspace(tmp_path / "apt", (host_codename(),))
+    (own.root / "lists").mkdir(parents=True)
+    for index in (workspace.root / "lists").glob(f"*_dists_{host_codename()}_*"):
+        shutil.copy2(index, own.root / "lists")
+    own.update()
+    assert own.security_suites == ()
     assert f"does not send the index of {host_codename()}-security" in capsys.readouterr().err
-    (deb,) = workspace.download([f"netbase/{host_codename()}"], tmp_path / "debs", silent)
+    (deb,) = own.download([f"netbase/{host_codename()}"], tmp_path / "debs", silent)
     assert deb.is_intact()
+    (sources,) = own.root.glob("*.sources")
+    written = sources.stat().st_mtime_ns
+    assert own.download([f"netbase/{host_codename()}"], tmp_path / "debs", silent) == [deb]
+    assert sources.stat().st_mtime_ns == written, "apt parses all lists again if their sources are newer"

@@ -188,7 +188,10 @@ class AptWorkspace:
         if used := [name for name in list_security_suites(suites) if name in security_suites]:
             stanzas.append(["Types: deb", f"URIs: {find_security_mirror()}", f"Suites: {' '.join(used)}", *common])
         path = self.root / f"{'-'.join((*suites, *self.components))}.sources"
-        path.write_text("\n".join(line for stanza in stanzas for line in (*stanza, "")))
+        text = "\n".join(line for stanza in stanzas for line in (*stanza, ""))
+        # If the file is newer than its cache, apt parses all lists again.
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
         return path
 
     def _run_apt(
