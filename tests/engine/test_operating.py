@@ -139,9 +139,26 @@ def test_images_that_are_not_removed_are_found(project: Project) -> None:
     assert "Not removed to make room: tiny/web:1.1\n" in outcome.err
 
 
+@pytest.fixture
+def node(project: Project, box: sandbox.Sandbox) -> Iterator[dict[str, str]]:
+    """Return the variables of the session's engine as that of a node, which has nothing of the project."""
+    project.clean()
+    environment = {**os.environ, **box.environment()}
+    yield environment
+    mine = "--filter label=com.docker.compose.project=tiny"
+    commands = (
+        f"docker ps --all --quiet {mine} | xargs -r docker rm --force",
+        f"docker network ls --quiet {mine} | xargs -r docker network rm",
+        f"docker volume ls --quiet {mine} | xargs -r docker volume rm",
+        "docker image ls --quiet --no-trunc tiny/web | sort -u | xargs -r docker image rm --force",
+    )
+    for command in commands:
+        subprocess.run(["sh", "-c", command], env=environment, check=True, capture_output=True)
+
+
 @pytest.mark.parametrize("is_stopped", keep(1, [True, False]))
 def test_upgrade_that_lacks_a_value_is_rolled_back_with_its_data(
-    project: Project, cache: Path, tmp_path: Path, is_stopped: bool
+    project: Project, node: dict[str, str], tmp_path: Path, is_stopped: bool
 ) -> None:
     """End before the backup, or before the start: neither may lose data, nor needs the newer version's settings."""
     older, newer = (Path(shutil.copytree(bundle, tmp_path / bundle.name)) for bundle in project.bundles())
@@ -149,37 +166,26 @@ def test_upgrade_that_lacks_a_value_is_rolled_back_with_its_data(
     secret.write_text("secret")
     os.chown(secret, 65534, 65534)
     (older / "deploy/.env").write_text(f"TOKEN=sesame\nWEB_KEY_FILE={secret}\n")
-    box = sandbox.launch_sandbox(tmp_path / "state", cache=cache, suite="bookworm")
-    try:
-        values = {"OLD": f"{older}/deploy", "NEW": f"{newer}/deploy", "BACKUP": str(tmp_path / "backup")}
-        environment = {**os.environ, **box.environment()}
-        page = Page(newer)
+    values = {"OLD": f"{older}/deploy", "NEW": f"{newer}/deploy", "BACKUP": str(tmp_path / "backup")}
+    page = Page(newer)
 
-        def run(*lines: str) -> str:
-            script = "\n".join(["set -e", *steps.fill_in(lines, values)])
-            result = subprocess.run(
-                ["sh", "-c", script], env=environment, cwd=older, capture_output=True, text=True, check=False
-            )
-            assert result.returncode == 0, result.stderr
-            return result.stdout
+    def run(*lines: str) -> str:
+        script = "\n".join(["set -e", *steps.fill_in(lines, values)])
+        result = subprocess.run(["sh", "-c", script], env=node, cwd=older, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
-        (older / "deploy/.env").rename(tmp_path / "env")
-        run("sh receive.sh")
-        (tmp_path / "env").rename(older / "deploy/.env")
-        run(
-            "cd deploy",
-            "docker compose up --detach --wait",
-            "docker compose exec -T web sh -c 'echo kept > /data/file'",
-        )
-        upgrade = page.find(steps.UPGRADE).blocks[0]
-        (save,) = (number for number, line in enumerate(upgrade) if "web-data" in line)
-        run(f"sh {newer}/receive.sh", *upgrade[: save if is_stopped else None])
-        run(*page.find(steps.ROLL_BACK).lines)
-        assert run("cd deploy", "docker compose exec -T web cat /data/file") == "kept\n"
-        assert run("docker inspect --format '{{.Config.Image}}' tiny-web-1") == "tiny/web:1.0.0\n"
-        run(*page.find(steps.ROLL_BACK).lines)
-        values["OLDER"] = "1.0.0"
-        assert run(*page.find(steps.MAKE_ROOM).lines).endswith("\ntiny/web:1.0.0\n"), "it has a container"
-        assert {"1.0", "1.0.0"} <= set(run("docker image ls --format '{{.Tag}}' tiny/web").split())
-    finally:
-        sandbox.shut_down_sandbox(box.state, purge=True)
+    (older / "deploy/.env").rename(tmp_path / "env")
+    run("sh receive.sh")
+    (tmp_path / "env").rename(older / "deploy/.env")
+    run("cd deploy", "docker compose up --detach --wait", "docker compose exec -T web sh -c 'echo kept > /data/file'")
+    upgrade = page.find(steps.UPGRADE).blocks[0]
+    (save,) = (number for number, line in enumerate(upgrade) if "web-data" in line)
+    run(f"sh {newer}/receive.sh", *upgrade[: save if is_stopped else None])
+    run(*page.find(steps.ROLL_BACK).lines)
+    assert run("cd deploy", "docker compose exec -T web cat /data/file") == "kept\n"
+    assert run("docker inspect --format '{{.Config.Image}}' tiny-web-1") == "tiny/web:1.0.0\n"
+    run(*page.find(steps.ROLL_BACK).lines)
+    values["OLDER"] = "1.0.0"
+    assert run(*page.find(steps.MAKE_ROOM).lines).endswith("\ntiny/web:1.0.0\n"), "it has a container"
+    assert {"1.0", "1.0.0"} <= set(run("docker image ls --format '{{.Tag}}' tiny/web").split())
