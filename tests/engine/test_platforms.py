@@ -69,10 +69,13 @@ def story(tmp_path_factory: pytest.TempPathFactory, cache: Path, box: sandbox.Sa
     directory = tmp_path_factory.mktemp("platforms")
     shutil.copytree(PROJECTS / "platforms", directory / "project")
     project = repository(directory / "project", directory, cache, box)
-    # Mirrors lag with the security updates of i386, for days; those of `main` change with a point release only
+    # Mirrors lag with the security updates of i386, for days; those of `main` change with a point release only.
+    # In a cache of its own: apt parses all lists again when its sources change.
+    project.environment["XDG_CACHE_HOME"] = str(cache / "tests" / "main-only")
     (directory / "sources.list").write_text(f"deb {mirror.find_mirror()} {mirror.host_codename()} main\n")
     (directory / "apt.conf").write_text(f'Dir::Etc::sourcelist "{directory}/sources.list"; Dir::Etc::sourceparts "/-";')
     succeed(project.lyra("lock.update", APT_CONFIG=str(directory / "apt.conf")))
+    (project.root / "app" / "version").write_text("1.0.0")
     project.commit("pin the bases")
     refused_outcomes = project.lyra("build", "test", "promote"), project.lyra("release", "--dry-run")
     with (project.root / ".lyra.toml").open("a") as file:
