@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -69,13 +70,17 @@ MISTAKES = ("parameter", "type", "attribute", "task")
 
 
 @pytest.fixture(scope="module")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[str], dict[str, set[str]]]]:
-    """Return the task of each generated line and the tasks with an error, by kind of mistake; mypy is run once."""
+def checked(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, tuple[list[str], dict[str, set[str]]]]:
+    """Return the task of each generated line and the tasks with an error, by kind of mistake; mypy is run once.
+
+    What it knows of this package and of libraries is kept in the user's cache.
+    """
     directory = tmp_path_factory.mktemp("own")
     lines = {mistake: list(generate_tasks(mistake)) for mistake in ("", *MISTAKES)}
     for mistake, entries in lines.items():
         (directory / f"own_{mistake}.py").write_text(HEAD + "".join(f"{line}\n" for _, line in entries))
-    options = ("--strict", "--config-file=", "--follow-imports=silent", "--no-error-summary", "--cache-dir=cache")
+    options = ("--strict", "--config-file=", "--follow-imports=silent", "--no-error-summary")
+    options += (f"--cache-dir={cache / 'tests' / 'mypy'}",)
     done = subprocess.run(
         [sys.executable, "-m", "mypy", *options, *sorted(path.name for path in directory.glob("*.py"))],
         cwd=directory,
