@@ -130,28 +130,6 @@ def test_clean_reports_state_before_and_after(own: Project) -> None:
     assert last_clearing_run(own) == report.run, "the next cleanup reads the journal from there on"
 
 
-def test_leftover_is_reported_with_fix(own: Project) -> None:
-    assert own.lyra("build").code == 0
-    (image,) = [
-        image for image in api(own).images() if any(tag.startswith("tiny/web") for tag in image["RepoTags"] or [])
-    ]
-    engine: Any = api(own)
-    foreign = engine.create_container_from_config({"Image": image["Id"], "HostConfig": {}}, "foreign")["Id"]
-    try:
-        result = own.lyra("clean")
-        reference = image["RepoTags"][0]
-        refused(
-            result, 7, f"image {reference}: in use by container foreign, which is not ours", f"docker rmi {reference}"
-        )
-        assert not read_report(result.out).clean
-        assert last_clearing_run(own) != read_report(result.out).run
-        assert api(own).inspect_container(foreign)
-    finally:
-        api(own).remove_container(foreign)
-    own.clean()
-    assert not any("tiny" in tag for image in api(own).images() for tag in image["RepoTags"] or [])
-
-
 def test_active_run_of_other_process_is_reported(own: Project) -> None:
     assert own.lyra("build").code == 0
     locks = state_of(own) / "live"
@@ -182,7 +160,28 @@ def test_run_started_during_confirmation_stops_clean(own: Project, monkeypatch: 
     finally:
         finish_run(work.paths.run_locks, "20260101t000000-abcdef", handle)
     assert api(own).images() and (own.root / ".lyra").is_dir()
+
+
+def test_leftover_is_reported_with_fix(own: Project) -> None:
+    assert own.lyra("build").code == 0
+    (image,) = [
+        image for image in api(own).images() if any(tag.startswith("tiny/web") for tag in image["RepoTags"] or [])
+    ]
+    engine: Any = api(own)
+    foreign = engine.create_container_from_config({"Image": image["Id"], "HostConfig": {}}, "foreign")["Id"]
+    try:
+        result = own.lyra("clean")
+        reference = image["RepoTags"][0]
+        refused(
+            result, 7, f"image {reference}: in use by container foreign, which is not ours", f"docker rmi {reference}"
+        )
+        assert not read_report(result.out).clean
+        assert last_clearing_run(own) != read_report(result.out).run
+        assert api(own).inspect_container(foreign)
+    finally:
+        api(own).remove_container(foreign)
     own.clean()
+    assert not any("tiny" in tag for image in api(own).images() for tag in image["RepoTags"] or [])
 
 
 def test_files_of_killed_runs_are_removed(own: Project) -> None:
