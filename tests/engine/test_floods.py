@@ -48,14 +48,13 @@ def measure(project: Project, *arguments: str, seconds: float | None = None) -> 
 
 @pytest.fixture(scope="module", params=keep_named(["one endless line"], list(FLOODS)))
 def flooding(make_tiny: Callable[[], Project], request: pytest.FixtureRequest) -> Iterator[Project]:
-    """A project whose service floods its log, as fast as a tenth of a core allows, and serves a page."""
+    """A project whose service floods its log, as fast as a fifth of a core allows, and serves a page."""
     tiny = make_tiny()
     server = "/bin/busybox httpd -f -p 8080 -h /www"
     script = f"{server} & {FLOODS[request.param]}"
     tiny.replace(
         ".lyra.toml", 'image = "web"\n', f'image = "web"\ncommand = ["/bin/busybox", "sh", "-c", "{script}"]\n'
     )
-    tiny.replace(".lyra.toml", "cpus = 0.2", "cpus = 0.1")
     with (tiny.root / ".lyra.toml").open("a") as file:
         file.write('\n[[tests]]\nname = "some seconds"\nrun = "sleep 4"\n')
         file.write('\n[[tests]]\nname = "a line"\nservice = "web"\nlog = "never printed"\ntimeout = "3s"\n')
@@ -70,7 +69,7 @@ def test_commands_take_little_memory_while_a_service_floods(flooding: Project) -
     logs = [path for path in flooding.root.glob(".lyra/runs/*/logs/*.log") if path.name != "_all.log"]
     sizes = [path.stat().st_size for path in logs]
     assert sizes and max(sizes) <= (64 << 20) + 200, "a log is bounded"
-    assert max(sizes) > 48 << 20, f"the service did not flood it: {sizes}, {memory}"
+    assert max(sizes) > 16 << 20, f"the service did not flood it: {sizes}, {memory}"
     code, memory, errors = measure(flooding, "logs")
     assert (code, memory < MAX_MEMORY_BYTES) == (0, True), (memory, errors)
 
