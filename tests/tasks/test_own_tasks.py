@@ -44,6 +44,8 @@ def run(project: Project, *arguments: str, cwd: Path | None = None) -> Outcome:
 
 def invoke(project: Project, *arguments: str, cwd: Path | None = None) -> Outcome:
     """Run Invoke's own program in the project."""
+    if can_fork(project.environment):
+        return Outcome(*run_forked(arguments, cwd or project.root, project.environment, 60, module="invoke"))
     return run(project, "-m", "invoke", *arguments, cwd=cwd)
 
 
@@ -101,7 +103,7 @@ def test_directory_of_context_holds_for_paths_of_user(alpha: Project) -> None:
 
 
 def test_tasks_loaded_from_elsewhere_are_refused(alpha: Project) -> None:
-    outcome = invoke(alpha, "-r", "../beta", "history")
+    outcome = run(alpha, "-m", "invoke", "-r", "../beta", "history")  # what counts is where Python imports them
     assert outcome.code == 2, outcome.text
     assert "These tasks were loaded from" in outcome.err
     assert "hint: Change to it: `cd " in outcome.err
@@ -194,7 +196,7 @@ def test_lyra_takes_only_tasks_that_use_it(alpha: Project, module: str, tmp_path
 
 def test_module_that_hides_a_package_is_named(alpha: Project) -> None:
     (alpha.root / "docker.py").write_text("print('mine')\n")
-    outcome = invoke(alpha, "status")
+    outcome = run(alpha, "-m", "invoke", "status")
     assert outcome.code == 3, outcome.text
     assert "docker.py hides the package docker" in outcome.err
     assert "Traceback" not in outcome.err
