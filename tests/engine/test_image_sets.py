@@ -1,4 +1,4 @@
-"""Two images on one base: one archive, each layer once, also in a pack, on the oldest and on the newest engine."""
+"""Two images on one base: one archive, each layer once, also in a pack, on the oldest engine and in other tools."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ import yaml
 from lyra_tasks.bundle.format import layout
 from lyra_tasks.engine import sandbox
 from tests.conftest import Outcome, Project, tiny_project
+from tests.engine.readers import READERS, podman_in, run_reader
 from tests.engine.vendors import SERVICE, build_vendor_image
 from tests.engines import ENGINES
 from tests.images.saves import compressed_size
+from tests.packages import unpacked
 from tests.thorough import keep
 
 DOCKERFILE = """\
@@ -137,6 +139,7 @@ def test_archive_is_no_larger_than_one_save_of_both(bundles: tuple[Path, Path], 
     assert size <= 1.02 * compressed + 2 * len(manifest["images"]) * 2048, "with configs and manifests"
 
 
+@pytest.mark.thorough
 def test_same_set_promotes_to_same_bytes(project: Project, bundles: tuple[Path, Path]) -> None:
     new = bundles[1]
     before = {path.relative_to(new): path.read_bytes() for path in new.rglob("*") if path.is_file()}
@@ -147,11 +150,83 @@ def test_same_set_promotes_to_same_bytes(project: Project, bundles: tuple[Path, 
     assert [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)] == []
 
 
-@pytest.mark.parametrize("engine_name", keep(1, ["20.10", "newest"]))
-def test_node_loads_bundle_then_pack(
-    engine_name: str, project: Project, bundles: tuple[Path, Path], cache: Path, tmp_path: Path
+def test_sha256sum_detects_changed_byte(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    copy = shutil.copytree(bundles[0], tmp_path / "bundle")
+    assert subprocess.run(command, cwd=copy, check=False, capture_output=True).returncode == 0
+    with archive_of(copy).open("r+b") as archive:
+        archive.seek(100_000)
+        byte = archive.read(1)
+        archive.seek(100_000)
+        archive.write(bytes([byte[0] ^ 1]))
+    assert subprocess.run(command, cwd=copy, check=False, capture_output=True).returncode == 1
+
+
+@pytest.fixture(scope="module")
+def readers(cache: Path) -> Path:
+    """Return the directory of Debian's skopeo, umoci and podman."""
+    return unpacked(cache, *READERS, suite="bookworm")
+
+
+@pytest.mark.parametrize("transport", keep(1, ["docker-archive", "oci-archive"]))
+def test_skopeo_reads_each_image_in_both_archive_formats(
+    bundles: tuple[Path, Path], readers: Path, transport: str
 ) -> None:
-    kind = ENGINES[engine_name]
+    for image in read_manifest(bundles[0])["images"]:
+        source = f"{transport}:{archive_of(bundles[0])}:{image['references'][0]}"
+        manifest = json.loads(run_reader(readers, "skopeo", "inspect", "--raw", source))
+        assert manifest["config"]["digest"] == image["config_digest"]
+        assert len(manifest["layers"]) == len(image["diff_ids"])
+
+
+def test_umoci_unpacks_the_image_layout(bundles: tuple[Path, Path], readers: Path, tmp_path: Path) -> None:
+    images = read_manifest(bundles[0])["images"]
+    image = next(image for image in images if image["name"] == "web")
+    subprocess.run(["tar", "--extract", "--file", archive_of(bundles[0]), "--directory", tmp_path], check=True)
+    tag = image["references"][0]
+    names = [reference for image in images for reference in image["references"]]
+    assert sorted(run_reader(readers, "umoci", "ls", "--layout", str(tmp_path)).split()) == sorted(names)
+    stat = json.loads(run_reader(readers, "umoci", "stat", "--json", "--image", f"{tmp_path}:{tag}"))
+    layers = [entry["layer"] for entry in stat["history"] if entry.get("layer")]
+    assert [(layer["digest"], layer["size"]) for layer in layers] == [
+        (layer["digest"], layer["size"]) for layer in image["layers"]
+    ]
+    run_reader(readers, "umoci", "unpack", "--image", f"{tmp_path}:{tag}", str(tmp_path / "unpacked"))
+    assert (tmp_path / "unpacked/rootfs/www/index.html").read_text().startswith("<p>It is tiny.")
+
+
+def test_podman_loads_each_image_with_name_and_id(bundles: tuple[Path, Path], readers: Path) -> None:
+    with podman_in(readers) as podman:
+        podman("load", "--input", str(archive_of(bundles[0])))
+        for image in read_manifest(bundles[0])["images"]:
+            (inspected,) = json.loads(podman("image", "inspect", image["references"][0]))
+            assert f"sha256:{inspected['Id']}" == image["config_digest"]
+            assert inspected["RootFS"]["Layers"] == image["diff_ids"]
+
+
+@pytest.fixture(scope="module", params=keep(1, ["20.10", "newest"]))
+def engine_of_node(
+    request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[sandbox.Sandbox]:
+    """Run the oldest engine, or the newest."""
+    kind, state = ENGINES[request.param], tmp_path_factory.mktemp("node")
+    try:
+        yield sandbox.launch_sandbox(state, cache=cache, suite=kind.suite, store=kind.store)
+    finally:
+        sandbox.shut_down_sandbox(state, purge=True)
+
+
+@pytest.fixture
+def node(engine_of_node: sandbox.Sandbox) -> Iterator[sandbox.Sandbox]:
+    """Return the engine without images."""
+    yield engine_of_node
+    for image in set(docker(engine_of_node, "image", "ls", "--all", "--quiet").decode().split()):
+        docker(engine_of_node, "image", "rm", "--force", image)
+
+
+def test_node_loads_bundle_then_pack(
+    node: sandbox.Sandbox, project: Project, bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
     medium = tmp_path / "medium"
     medium.mkdir()
     packed = project.lyra("bundle.pack", "1.1.0", "--since", "1.0.0", "--to", str(medium), "--json")
@@ -164,31 +239,27 @@ def test_node_loads_bundle_then_pack(
     assert set(archive["omitted_layers"]) == new.keys() & old.keys()
     assert [image["reference"] for image in archive["required_images"]] == ["tiny/greeter:1.0.0", "tiny/web:1.0.0"]
 
-    box = sandbox.launch_sandbox(tmp_path / "state", cache=cache, suite=kind.suite, store=kind.store)
-    try:
-        refused = receive(box, pack)
-        assert (refused.code, "Nothing was loaded" in refused.err) == (31, True), refused.text
-        first = receive(box, bundles[0])
-        assert (first.code, first.out.count("Loading images/")) == (0, 1), first.text
-        second = receive(box, pack)
-        assert second.code == 0, second.text
-        for name in ("greeter", "web"):
-            assert f"tiny/{name}:1.1.0 is loaded and verified" in second.out
-        digest = "manifest_digest" if box.store == "containerd" else "config_digest"
-        for image in read_manifest(bundles[1])["images"]:
-            inspected = docker(box, "image", "inspect", "--format", "{{.Id}}", image["references"][0])
-            assert inspected.decode().strip() == image[digest]
-        greeting = docker(box, "run", "--rm", "--network", "none", "tiny/greeter:1.1.0")
-        assert greeting == b"Good evening\n"
-        again = receive(box, pack)
-        assert (again.code, again.out.count("is already loaded"), "Loading" in again.out) == (0, 2, False), again.text
-        docker(box, "image", "rm", "tiny/web:1.1.0")
-        repaired = receive(box, bundles[1])
-        assert (repaired.code, repaired.out.count("Loading images/")) == (0, 1), repaired.text
-        assert "tiny/greeter:1.1.0 is already loaded" in repaired.out
-        assert "tiny/web:1.1.0 is loaded and verified" in repaired.out
-    finally:
-        sandbox.shut_down_sandbox(tmp_path / "state", purge=True)
+    refused = receive(node, pack)
+    assert (refused.code, "Nothing was loaded" in refused.err) == (31, True), refused.text
+    first = receive(node, bundles[0])
+    assert (first.code, first.out.count("Loading images/")) == (0, 1), first.text
+    second = receive(node, pack)
+    assert second.code == 0, second.text
+    for name in ("greeter", "web"):
+        assert f"tiny/{name}:1.1.0 is loaded and verified" in second.out
+    digest = "manifest_digest" if node.store == "containerd" else "config_digest"
+    for image in read_manifest(bundles[1])["images"]:
+        inspected = docker(node, "image", "inspect", "--format", "{{.Id}}", image["references"][0])
+        assert inspected.decode().strip() == image[digest]
+    greeting = docker(node, "run", "--rm", "--network", "none", "tiny/greeter:1.1.0")
+    assert greeting == b"Good evening\n"
+    again = receive(node, pack)
+    assert (again.code, again.out.count("is already loaded"), "Loading" in again.out) == (0, 2, False), again.text
+    docker(node, "image", "rm", "tiny/web:1.1.0")
+    repaired = receive(node, bundles[1])
+    assert (repaired.code, repaired.out.count("Loading images/")) == (0, 1), repaired.text
+    assert "tiny/greeter:1.1.0 is already loaded" in repaired.out
+    assert "tiny/web:1.1.0 is loaded and verified" in repaired.out
 
 
 @pytest.fixture(scope="module")
@@ -295,20 +366,12 @@ def test_documents_name_origin_and_test_double(mixed_bundle: Path) -> None:
     assert digest in (mixed_bundle / layout.REPORT_FILE).read_text()
 
 
-@pytest.mark.parametrize("engine_name", keep(1, ["20.10", "newest"]))
-def test_node_loads_third_party_images(
-    engine_name: str, mixed: Project, mixed_bundle: Path, cache: Path, tmp_path: Path
-) -> None:
-    kind = ENGINES[engine_name]
+def test_node_loads_third_party_images(node: sandbox.Sandbox, mixed: Project, mixed_bundle: Path) -> None:
     assert mixed.lyra("verify", str(mixed_bundle)).code == 0
-    box = sandbox.launch_sandbox(tmp_path / "state", cache=cache, suite=kind.suite, store=kind.store)
-    try:
-        received = receive(box, mixed_bundle)
-        assert (received.code, received.out.count("is loaded and verified")) == (0, 3), received.text
-        names = docker(box, "image", "ls", "--format", "{{.Repository}}").decode().split()
-        assert sorted(names) == ["tiny/cache", "tiny/queue", "tiny/web"], "no name of the vendor"
-    finally:
-        sandbox.shut_down_sandbox(tmp_path / "state", purge=True)
+    received = receive(node, mixed_bundle)
+    assert (received.code, received.out.count("is loaded and verified")) == (0, 3), received.text
+    names = docker(node, "image", "ls", "--format", "{{.Repository}}").decode().split()
+    assert sorted(names) == ["tiny/cache", "tiny/queue", "tiny/web"], "no name of the vendor"
 
 
 def list_layers(bundle: Path) -> list[dict[str, Any]]:

@@ -12,11 +12,8 @@ DOCKERFILE = """\
 FROM scratch
 COPY bin /bin
 COPY index.html /www/index.html
-RUN ["/bin/busybox", "mkdir", "/data"]
-RUN ["/bin/busybox", "chown", "65534:65534", "/data"]
-RUN ["/bin/busybox", "chmod", "4755", "/bin/busybox"]
-RUN ["/bin/busybox", "mkdir", "-m", "1777", "/open"]
-RUN ["/bin/busybox", "cp", "/www/index.html", "/open/seed"]
+RUN ["/bin/busybox", "sh", "-ec", "b=/bin/busybox; $b mkdir /data; $b chown 65534:65534 /data; \\
+    $b mkdir -m 1777 /open; $b cp /www/index.html /open/seed; $b chmod 4755 $b"]
 ENV VENDOR_VERSION=1 VENDOR_SETTING=of-the-vendor
 EXPOSE 8080 9999
 VOLUME /data
@@ -81,7 +78,7 @@ def push_index(box: sandbox.Sandbox, busybox: Path, directory: Path, reference: 
     dockerfile = DOCKERFILE.replace(
         "COPY bin /bin\nCOPY index.html /www/index.html\n", "ARG TARGETARCH\nCOPY $TARGETARCH /\n"
     )
-    lines = [line for line in dockerfile.splitlines() if not line.startswith("RUN")]
+    lines = [line for line in dockerfile.replace("\\\n", "").splitlines() if not line.startswith("RUN")]
     lines.insert(3, "COPY --chown=65534:65534 data /data")
     (directory / "Dockerfile").write_text("\n".join(lines) + "\n")
     options = ("--quiet", "--provenance=false", "--platform", "linux/amd64,linux/arm64", "--tag", reference, "--push")
