@@ -80,9 +80,9 @@ def checked(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, 
     for mistake, entries in lines.items():
         (directory / f"own_{mistake}.py").write_text(HEAD + "".join(f"{line}\n" for _, line in entries))
     options = ("--strict", "--config-file=", "--follow-imports=silent", "--no-error-summary")
-    options += (f"--cache-dir={cache / 'tests' / 'mypy'}",)
+    kept = f"--cache-dir={cache / 'tests' / 'mypy'}"
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, *sorted(path.name for path in directory.glob("*.py"))],
+        [sys.executable, "-m", "mypy", *options, kept, *sorted(path.name for path in directory.glob("*.py"))],
         cwd=directory,
         env={"MYPYPATH": str(REPOSITORY)},
         capture_output=True,
