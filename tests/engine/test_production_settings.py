@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,28 +19,45 @@ HEALTH = 'healthcheck = { http = "GET /", retries = 10, interval = "500ms", time
 PASSWD = "root:x:0:0::/:/bin/sh\nkeeper:x:4321:8765::/:/bin/sh\n"
 
 
+@pytest.fixture(scope="module")
+def shared(make_tiny: Callable[[], Project]) -> Iterator[Project]:
+    """Return a project, cleaned up after the module."""
+    project = make_tiny()
+    yield project
+    project.clean()
+
+
+@pytest.fixture
+def project(shared: Project) -> Iterator[Project]:
+    """Return the same project; its files and its commits are restored afterwards."""
+    start = shared.git("rev-parse", "HEAD").strip()
+    yield shared
+    shared.git("reset", "--quiet", "--hard", start)
+    shared.git("clean", "--quiet", "--force", "-d")
+
+
 def use_image_health_check(project: Project, instruction: str) -> None:
     """Let the image's HEALTHCHECK decide when the service is ready."""
     project.replace(".lyra.toml", HEALTH, "")
     project.replace("app/Dockerfile", "CMD [", f"HEALTHCHECK {instruction}\nCMD [")
 
 
-def test_image_health_check_decides_with_its_own_timing(tiny: Project, engine: Engine) -> None:
-    use_image_health_check(tiny, "--interval=1s --timeout=1s --retries=2 CMD sleep 3")
-    refused(tiny.lyra("build", "test"), 5, "web is unhealthy", "2 times", "exceeded timeout (1s)", "--timeout")
+def test_image_health_check_decides_with_its_own_timing(project: Project, engine: Engine) -> None:
+    use_image_health_check(project, "--interval=1s --timeout=1s --retries=2 CMD sleep 3")
+    refused(project.lyra("build", "test"), 5, "web is unhealthy", "2 times", "exceeded timeout (1s)", "--timeout")
     assert labs(engine) == []
 
 
 @pytest.mark.parametrize("configured", keep(1, [True, False]))
-def test_image_health_check_beside_configured_one_counts(tiny: Project, configured: bool) -> None:
+def test_image_health_check_beside_configured_one_counts(project: Project, configured: bool) -> None:
     instruction = "--interval=1s --timeout=1s --retries=2 CMD echo shut; exit 1"
     if configured:
-        tiny.replace("app/Dockerfile", "CMD [", f"HEALTHCHECK {instruction}\nCMD [")
+        project.replace("app/Dockerfile", "CMD [", f"HEALTHCHECK {instruction}\nCMD [")
     else:
-        use_image_health_check(tiny, instruction)
+        use_image_health_check(project, instruction)
     wait = '\n[[tests]]\nname = "takes a while"\nservice = "web"\nexec = "sleep 3"\n'
-    (tiny.root / ".lyra.toml").write_text((tiny.root / ".lyra.toml").read_text() + wait)
-    refused(tiny.lyra("build", "test"), 5, "web is unhealthy", "2 times", "shut")
+    (project.root / ".lyra.toml").write_text((project.root / ".lyra.toml").read_text() + wait)
+    refused(project.lyra("build", "test"), 5, "web is unhealthy", "2 times", "shut")
 
 
 USERS = ("10001:10001", "10001", "keeper", "4321:8765")
@@ -47,15 +65,17 @@ LIMITS = 'limits = { cpus = 0.1, memory = "8m", pids = 16, disk = "1m" }\n'
 
 
 @pytest.mark.parametrize("by", keep(1, ["service", "image"]))
-def test_tmpfs_belongs_to_user_of_service(tiny: Project, by: str) -> None:
+def test_tmpfs_belongs_to_user_of_service(project: Project, by: str) -> None:
     """A long interval of the health check, which all services have, delays none of them."""
-    use_image_health_check(tiny, "--interval=5m --timeout=5s CMD busybox wget -q -O /dev/null http://127.0.0.1:8080/")
-    (tiny.root / "app" / "etc").mkdir()
-    (tiny.root / "app" / "etc" / "passwd").write_text(PASSWD)
-    (tiny.root / "app" / "etc" / "group").write_text("root:x:0:\nkeeper:x:8765:\n")
-    (tiny.root / "app" / "spool").mkdir(mode=0o755)
-    tiny.replace("app/Dockerfile", "COPY www /www", "COPY www /www\nCOPY etc /etc\nCOPY spool /var/spool")
-    tiny.replace("app/Dockerfile", "FROM scratch", "FROM scratch AS web")
+    use_image_health_check(
+        project, "--interval=5m --timeout=5s CMD busybox wget -q -O /dev/null http://127.0.0.1:8080/"
+    )
+    (project.root / "app" / "etc").mkdir()
+    (project.root / "app" / "etc" / "passwd").write_text(PASSWD)
+    (project.root / "app" / "etc" / "group").write_text("root:x:0:\nkeeper:x:8765:\n")
+    (project.root / "app" / "spool").mkdir(mode=0o755)
+    project.replace("app/Dockerfile", "COPY www /www", "COPY www /www\nCOPY etc /etc\nCOPY spool /var/spool")
+    project.replace("app/Dockerfile", "FROM scratch", "FROM scratch AS web")
     stages, images, services, checks = "", "", "", ""
     for number, user in enumerate(USERS):
         name = f"user{number}"
@@ -63,18 +83,18 @@ def test_tmpfs_belongs_to_user_of_service(tiny: Project, by: str) -> None:
         images += f'[images.{name}]\ncontext = "app"\ntarget = "{name}"\n\n' if by == "image" else ""
         services += f'[services.{name}]\nimage = "{name if by == "image" else "web"}"\n{LIMITS}'
         services += 'tmpfs = { "/var/spool" = "1m", "/made/here" = "1m" }\n'
-        services += f'user = "{user}"\n\n' if by == "service" else "\n"
+        services += f'user = "{user}"\n\n' if by == "service" else "ports = { http = 8080 }\n\n"
         checks += "".join(
             f'[[tests]]\nname = "{place} of {user}"\nservice = "{name}"\nexec = "touch {place}/x && ls -ln {place}/x"\n'
             for place in ("/var/spool", "/made/here", "/tmp")
         )
     if by == "image":
-        tiny.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\ntarget = "web"\n')
-        (tiny.root / "app" / "Dockerfile").write_text((tiny.root / "app" / "Dockerfile").read_text() + stages)
-    path = tiny.root / ".lyra.toml"
+        project.replace(".lyra.toml", 'context = "app"\n', 'context = "app"\ntarget = "web"\n')
+        (project.root / "app" / "Dockerfile").write_text((project.root / "app" / "Dockerfile").read_text() + stages)
+    path = project.root / ".lyra.toml"
     head = path.read_text().partition("[[tests]]")[0].replace("[services.web]\n", f"{images}[services.web]\n")
     path.write_text(head + services + checks)
-    outcome = tiny.lyra("build", "test", timeout=60)
+    outcome = project.lyra("build", "test", timeout=60)
     assert outcome.code == 0, outcome.text
     assert f"{3 * len(USERS)} of {3 * len(USERS)} checks passed" in outcome.out
 
@@ -135,18 +155,18 @@ init = false
 {LIMITS}{HEALTH_BY_COMMAND}"""
 
 
-def test_container_of_bundle_has_options_of_tested_one(tiny: Project, engine: Engine, box: Sandbox) -> None:
+def test_container_of_bundle_has_options_of_tested_one(project: Project, engine: Engine, box: Sandbox) -> None:
     """The options are also in force inside the tested container."""
-    tiny.replace(".lyra.toml", HEALTH, HEALTH_BY_COMMAND + OPTIONS)
-    path = tiny.root / ".lyra.toml"
+    project.replace(".lyra.toml", HEALTH, HEALTH_BY_COMMAND + OPTIONS)
+    path = project.root / ".lyra.toml"
     path.write_text(path.read_text() + OTHERS + INSIDE)
-    (tiny.root / ".gitignore").write_text("promotion/\n.lyra/\n")
-    tiny.commit()
-    outcome = tiny.lyra("build", "test", "--keep-running", "promote")
+    (project.root / ".gitignore").write_text("promotion/\n.lyra/\n")
+    project.commit()
+    outcome = project.lyra("build", "test", "--keep-running", "promote")
     assert outcome.code == 0, outcome.text
-    (bundle,) = tiny.bundles()
+    (bundle,) = project.bundles()
     compose = [str(box.docker), "compose", "--project-name", "parity"]
-    secret = tiny.root.parent / "key"
+    secret = project.root.parent / "key"
     secret.write_text("x")
     environment = os.environ | box.environment() | {"TOKEN": "x", "WEB_KEY_FILE": str(secret)}
 
@@ -164,6 +184,7 @@ def test_container_of_bundle_has_options_of_tested_one(tiny: Project, engine: En
         }
     finally:
         run_compose("down", "--volumes")
+        project.clean()
     for name, (tested, deployed) in documents.items():
         for part, different in DIFFERENT.items():
             mine, theirs = tested[part], deployed[part]
@@ -206,7 +227,7 @@ def normalize(value: Any) -> Any:
     return sorted(value, key=str) if isinstance(value, list) and isinstance(value[0], dict) else value
 
 
-def test_oneshot_may_take_as_long_as_configured(tiny: Project, engine: Engine) -> None:
+def test_oneshot_may_take_as_long_as_configured(project: Project, engine: Engine) -> None:
     once = """
 [services.once]
 image = "web"
@@ -216,6 +237,6 @@ command = ["/bin/sh", "-c", "sleep 30"]
 start_timeout = "2s"
 limits = { cpus = 0.1, memory = "8m", pids = 16, disk = "1m" }
 """
-    tiny.replace(".lyra.toml", '\n[[tests]]\nname = "the page', f'{once}\n[[tests]]\nname = "the page')
-    refused(tiny.lyra("build", "test"), 5, "once did not end within 2 s", "start_timeout", "[services.once]")
+    project.replace(".lyra.toml", '\n[[tests]]\nname = "the page', f'{once}\n[[tests]]\nname = "the page')
+    refused(project.lyra("build", "test"), 5, "once did not end within 2 s", "start_timeout", "[services.once]")
     assert labs(engine) == []
