@@ -13,9 +13,12 @@ import runpy
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from subprocess import TimeoutExpired
+from types import SimpleNamespace
+from typing import Any
 
 _READ_AT_START = ("LANG", "LC_", "PYTHON", "TMPDIR", "TZ")
 """Beginnings of the variables that Python reads when it starts."""
@@ -74,7 +77,35 @@ def _run(
     warnings.resetwarnings()
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)
+    if not {"promote", "release"}.isdisjoint(arguments):
+        _fork_sbom_process()
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:  # `multiprocessing` calls no exit handlers
         atexit._run_exitfuncs()
+
+
+def _fork_sbom_process() -> None:
+    """Let a fork format the SBOMs of this program, before it has threads; to load libraries again takes half a second.
+
+    It ends with the program, whose end of the pipe it reads.
+    """
+    from lyra_tasks.bundle.content import sbom, sbom_process
+
+    (requests, request), (answer, answers) = os.pipe(), os.pipe()
+    if not os.fork():
+        os.dup2(requests, 0)
+        os.dup2(answers, 1)
+        os.close(request)
+        sbom.answer_requests()
+        os._exit(0)
+    os.close(requests)
+    os.close(answers)
+    process: Any = SimpleNamespace(stdin=open(request, "wb"), stdout=open(answer, "rb"), wait=lambda: None)  # noqa: SIM115
+
+    @contextmanager
+    def start_sbom_process() -> Iterator[sbom_process.SbomProcess]:
+        with tempfile.TemporaryFile() as errors:
+            yield sbom_process.SbomProcess(process, errors)
+
+    sbom_process.start_sbom_process = start_sbom_process
