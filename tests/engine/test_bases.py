@@ -354,11 +354,20 @@ def test_invalid_archive_is_refused(workshop: Workshop, spoil: Callable[[bytes],
         workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}})
 
 
-def test_archive_of_several_images_is_refused(workshop: Workshop) -> None:
-    names = [workshop.image("a", name="a"), workshop.image("b", name="b")]
+def test_archive_of_several_images_is_refused_but_not_of_several_names(workshop: Workshop) -> None:
     api: Any = workshop.client.api
-    answer = api._get(api._url("/images/get"), params={"names": names})
-    (workshop.root / "base.tar").write_bytes(answer.content)
+
+    def save(names: list[str]) -> None:
+        answer = api._get(api._url("/images/get"), params={"names": names})
+        (workshop.root / "base.tar").write_bytes(answer.content)
+
+    names = [workshop.image("a", name="a"), workshop.image("b", name="b")]
+    repository, _, tag = names[0].rpartition(":")
+    api.tag(names[0], repository, f"{tag}-too")
+    save([names[0], f"{names[0]}-too"])
+    assert workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}}).lock.bases["vendor"]
+    api.remove_image(f"{names[0]}-too")
+    save(names)
     with pytest.raises(ConfigurationError, match="contains 2 images"):
         workshop.resolve("FROM vendor\n", bases={"vendor": {"archive": "base.tar"}})
 

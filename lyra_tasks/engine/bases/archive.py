@@ -107,7 +107,8 @@ def _read_image(path: Path, archive: tarfile.TarFile, platform: str) -> Archived
             present = [item for item in nested["manifests"] if _blob_member(item["digest"]) in members]
             descriptor = _only_image(path, {"manifests": present})
     if "manifest.json" in members:
-        entry = _require_single(path, load_json("manifest.json"))
+        entries = load_json("manifest.json")
+        entry = _require_single(path, {(item["Config"], *item["Layers"]): item for item in entries})
         config, layers = entry["Config"], tuple(entry["Layers"])
     else:
         if descriptor is None:
@@ -145,12 +146,12 @@ def _require_complete(path: Path, archive: tarfile.TarFile, members: Iterable[ta
 
 
 def _only_image(path: Path, index: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the descriptor of the only image of an index, which may have attestations beside it."""
-    images = [
-        descriptor
+    """Return the descriptor of the only image of an index, which has one for each name, and attestations beside it."""
+    images = {
+        descriptor["digest"]: descriptor
         for descriptor in index["manifests"]
         if not is_attestation(descriptor.get("annotations"), (descriptor.get("platform") or {}).get("os", ""))
-    ]
+    }
     return _require_single(path, images)
 
 
@@ -158,12 +159,13 @@ def _blob_member(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
-def _require_single(path: Path, entries: list[dict[str, Any]]) -> dict[str, Any]:
-    if len(entries) != 1:
+def _require_single(path: Path, images: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
+    """Return the only one of the different images; raises ConfigurationError if there are several, or none."""
+    if len(images) != 1:
         raise ConfigurationError(
-            f"{path} contains {len(entries)} images", hint="Save one image for one platform with `docker save`"
+            f"{path} contains {len(images)} images", hint="Save one image for one platform with `docker save`"
         )
-    return entries[0]
+    return next(iter(images.values()))
 
 
 def _add_json(archive: tarfile.TarFile, name: str, document: Any) -> None:
