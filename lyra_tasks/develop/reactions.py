@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lyra_tasks.config.models import Configuration, Service
+from lyra_tasks.config.patterns import compile_patterns
 from lyra_tasks.config.service_models import ChangeRule
 
 if TYPE_CHECKING:
@@ -107,8 +107,6 @@ def plan_reactions(
 
 
 def _create_matcher(patterns: Sequence[str]) -> PatternMatcher:
-    from e2b_dockerfile_utils import PatternMatcher
-
-    normalized = [_EVERYTHING if posixpath.normpath(pattern) in {".", "/"} else pattern for pattern in patterns]
-    with warnings.catch_warnings(action="ignore"):  # of `re`, about patterns such as `[[a]`
-        return PatternMatcher(normalized)
+    return compile_patterns(
+        [_EVERYTHING if posixpath.normpath(pattern) in {".", "/"} else pattern for pattern in patterns]
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lyra_tasks.config.models import Image
+from lyra_tasks.config.patterns import compile_patterns
 from lyra_tasks.digests import sha256_hex
 from lyra_tasks.dockerfile.context import ContextSnapshot, scan_context
 from lyra_tasks.dockerfile.file_hashes import open_file_hashes
@@ -113,35 +113,26 @@ def list_own_files(context: Path) -> tuple[str, ...]:
 
 def read_ignore_patterns(context: Path, dockerfile: Path | None) -> PatternMatcher:
     """Read the ignore file of an image; what it excludes, and Lyra's own files, are no part of the context."""
-    from e2b_dockerfile_utils import PatternMatcher
-
     file = find_ignore_file(context, dockerfile)
     own_files = list(list_own_files(context))
     if file is None:
-        return PatternMatcher(own_files)
+        return compile_patterns(own_files)
     with translate_failures(
         lambda problem: ConfigurationError(f"Cannot read {display_path(file)}: {problem}", hint="Save it as UTF-8")
     ):
         lines = read_document(file, _MAX_IGNORE_FILE_BYTES).decode("utf-8-sig").splitlines()
-    with warnings.catch_warnings(action="ignore"):  # of `re`, about patterns such as `[[a]`
-        return _parse_ignore_lines(file, lines, own_files)
-
-
-def _parse_ignore_lines(file: Path, lines: Sequence[str], own_files: Sequence[str]) -> PatternMatcher:
-    from e2b_dockerfile_utils import PatternMatcher
-
     patterns = []
     for number, line in enumerate(lines, 1):
         if line.strip() and not line.startswith("#"):
             patterns.append(_strip_leading_slash(line.strip()))
             try:
-                PatternMatcher(patterns[-1:])
+                compile_patterns(patterns[-1:])
             except ValueError as error:
                 raise ConfigurationError(
                     f"{display_path(file)}:{number}: invalid pattern: {shorten(str(error).rpartition(': ')[2])}",
                     hint="Fix or remove the line",
                 ) from error
-    return PatternMatcher([*patterns, *own_files])
+    return compile_patterns([*patterns, *own_files])
 
 
 def _strip_leading_slash(pattern: str) -> str:

@@ -120,6 +120,7 @@ def test_invalid_ignore_file_is_reported(project: Project) -> None:
         ("*.lyra.bak", False),
         ("# .lyra", False),
         ("", False),
+        ("[[a]*\n.lyra\n", True),  # Python's `re` warns of such a set
     ],
 )
 def test_ignore_file_excludes_directory(ignore_text: str, expected: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from lyra_tasks.config.models import Configuration, Image
+from lyra_tasks.config.patterns import compile_patterns
 from lyra_tasks.config.platforms import expand_platform
 from lyra_tasks.config.service_models import ChangeRule, Dev, fixed_part
 from lyra_tasks.config.validation.positions import Location
@@ -96,10 +97,8 @@ def _check_patterns(location: Location, rule: ChangeRule, root: Path) -> Iterato
 
 def _pattern_error(pattern: str) -> str:
     """Return what is wrong with a pattern as in `.dockerignore`, or an empty text."""
-    from e2b_dockerfile_utils import PatternMatcher
-
     try:
-        PatternMatcher([pattern])
+        compile_patterns([pattern])
     except ValueError as error:
         return str(error).rpartition(": ")[2]
     return ""
@@ -165,18 +164,19 @@ def excludes_directory(ignore_text: str, directory: str) -> bool:
 
     Raises ValueError if a pattern is not valid.
     """
-    from e2b_dockerfile_utils import PatternMatcher
-
     probe_file = f"{directory}/{_PROBE_FILE}"
-    patterns = PatternMatcher(ignore_text.splitlines()).patterns
+    patterns = compile_patterns(ignore_text.splitlines()).patterns
     reinclusions = [
         index
         for index, pattern in enumerate(patterns)
         if pattern.startswith("!")
-        and (PatternMatcher([pattern]).may_match_under(directory) or PatternMatcher([pattern[1:]]).matches(probe_file))
+        and (
+            compile_patterns([pattern]).may_match_under(directory)
+            or compile_patterns([pattern[1:]]).matches(probe_file)
+        )
     ]
     remaining_patterns = patterns[reinclusions[-1] + 1 :] if reinclusions else patterns
-    return PatternMatcher(remaining_patterns).matches(probe_file)
+    return compile_patterns(remaining_patterns).matches(probe_file)
 
 
 def _resolve_inside(root: Path, relative_path: str) -> Path | None:
