@@ -55,6 +55,7 @@ class Measurement:
 
 def measure(command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> Measurement:
     """Run a program that must succeed and measure it; peak memory is the kernel's high-water mark."""
+    os.sync()  # what the one before has written is not to be written during this one
     started, peak = time.perf_counter(), 0
     log = directory / ".benchmark.log"
     with log.open("wb") as output, subprocess.Popen(
