@@ -23,6 +23,7 @@ from tests import engines
 from tests.forked import can_fork, run_forked
 from tests.packages import unpacked
 from tests.reaper import reap_engines_below
+from tests.thorough import note_selection
 
 # A background shell ignores SIGINT, which the programs that tests interrupt would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,6 +32,11 @@ PROJECTS = Path(__file__).parent / "projects"
 REPOSITORY = Path(__file__).parents[1]
 # To compress the programs of the tiny project would take longer than all else of its creation
 GIT_CONFIG = "[user]\n\tname = Ada\n\temail = ada@example.org\n[core]\n\tcompression = 0\n"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the test modules, before they are imported, which tests are selected."""
+    note_selection(config.option.markexpr)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from lyra_tasks.engine.client.monitoring import LogFollower
 from lyra_tasks.redaction import redact
+from tests.thorough import examples
 
 pytestmark = pytest.mark.slow
 
@@ -93,7 +94,7 @@ def test_secret_is_redacted_in_every_spelling(spelling: str, secret: str) -> Non
         max_size=30,
     )
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20, thorough=60), deadline=None)
 def test_no_secret_keeps_a_known_spelling(secret: str) -> None:
     texts = {name: f"it is {spell(secret)}, as you know" for name, spell in SPELLINGS.items()}
     assert [name for name, text in texts.items() if "***" not in redact(text, [secret])] == []

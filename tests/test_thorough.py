@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.thorough import keep, keep_named
+import pytest
+
+from tests import thorough as selection
+from tests.thorough import examples, keep, keep_named
 
 
 def thorough(values: list[Any]) -> list[Any]:
@@ -19,3 +22,11 @@ def test_first_values_stay_in_the_normal_check() -> None:
 
 def test_named_values_stay_in_the_normal_check() -> None:
     assert thorough(keep_named(["b"], ["a", "b", "c"])) == ["a", "c"]
+
+
+@pytest.mark.parametrize(("expression", "expected"), [("slow", 100), ("slow and not thorough", 25), ("", 25)])
+def test_more_examples_are_tried_beside_thorough_tests(
+    expression: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_selection", expression)
+    assert examples(25, thorough=100) == expected

@@ -8,6 +8,21 @@ from typing import Any
 import pytest
 
 THOROUGH = pytest.mark.thorough
+_ALL_SLOW_TESTS = "slow"
+"""The expression of marks that `./inv check --thorough` selects."""
+
+_selection = ""
+
+
+def note_selection(expression: str) -> None:
+    """Keep the expression of marks that pytest was called with, for `examples`."""
+    global _selection
+    _selection = expression
+
+
+def examples(normal: int, thorough: int) -> int:
+    """Return how many examples a property is tried with: `thorough` ones only beside the thorough tests."""
+    return thorough if _selection == _ALL_SLOW_TESTS else normal
 
 
 def keep(number: int, values: Sequence[Any]) -> list[Any]:

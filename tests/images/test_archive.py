@@ -361,7 +361,7 @@ def test_archive_path_must_be_regular_file(archive: Path, tmp_path: Path) -> Non
             verify_archive(path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(where=st.floats(0, 1), change=st.binary(min_size=1, max_size=600), cut=st.booleans())
 def test_random_damage_is_refused_or_harmless(
     archive: Path, tmp_path: Path, where: float, change: bytes, cut: bool

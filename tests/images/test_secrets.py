@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyra_tasks.images.scan.secrets import MIN_SECRET_LENGTH, SecretMatch, SecretMatcher, split_secret
+from tests.thorough import examples
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +35,7 @@ def find_forms(secret: str, data: bytes, size: int = 1 << 20) -> set[str]:
 
 
 @given(SECRETS, st.binary(max_size=40), st.binary(max_size=40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25, thorough=100), deadline=None)
 def test_secret_matches_in_every_form_and_offset(secret: str, before: bytes, after: bytes) -> None:
     data = secret.encode()
     assert "verbatim" in find_forms(secret, before + data + after)
@@ -47,7 +48,7 @@ def test_secret_matches_in_every_form_and_offset(secret: str, before: bytes, aft
 
 
 @given(st.binary(min_size=MIN_SECRET_LENGTH, max_size=60).map(lambda data: b"\xff" + data + b"\x80"), st.binary())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25, thorough=100), deadline=None)
 def test_binary_secret_matches(secret: bytes, around: bytes) -> None:
     value = secret.decode(errors="surrogateescape")
     assert find_forms(value, around + secret + around) >= {"verbatim"}

@@ -18,6 +18,7 @@ from lyra_tasks.releases.next_version import ReleaseRequest, decide_version, fin
 from lyra_tasks.versions.changelog import list_commits_since
 from lyra_tasks.versions.git import DEFAULT_TAG_PATTERN, collect_git_facts
 from lyra_tasks.versions.version import compute_version, find_previous_release, list_releases
+from tests.thorough import examples
 
 pytestmark = pytest.mark.slow
 
@@ -104,7 +105,7 @@ def histories(draw: st.DrawFn) -> History:
     return History(tuple(parents), tags)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15, thorough=40), deadline=None)
 @given(histories())
 def test_version_of_any_history_matches_its_graph(history: History) -> None:
     with TemporaryDirectory() as name:
@@ -131,7 +132,7 @@ STEPS = st.tuples(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6, thorough=12), deadline=None)
 @given(st.lists(STEPS, min_size=1, max_size=6))
 def test_each_commit_is_in_the_changes_of_one_release(steps: list[tuple[str, str, str]]) -> None:
     with TemporaryDirectory() as name:
