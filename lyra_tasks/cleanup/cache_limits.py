@@ -37,18 +37,18 @@ class CacheUsage:
 
 def measure_caches(work: Workspace) -> tuple[CacheUsage, ...]:
     """Return the usage of every part of the caches."""
-    usages = _find_usages(work, measured_before_ns=_ALL)
+    usages = _find_usages(work, with_sizes=True)
     cache, max_bytes = work.paths.cache / "layers", work.config.resources.cache
     layers = list((cache / "blobs").glob("*"))  # `promote` keeps their limit
     return (*usages, CacheUsage("compressed layers", len(layers), measure_size(cache), max_bytes, ()))
 
 
-def _find_usages(work: Workspace, *, measured_before_ns: int) -> Iterator[CacheUsage]:
-    """Yield the usage of the parts that have limits here; what was used later is measured only if its size counts."""
+def _find_usages(work: Workspace, *, with_sizes: bool) -> Iterator[CacheUsage]:
+    """Yield the usage of the parts that have limits here; without sizes, only what may expire is measured."""
     resources, now = work.config.resources, time.time_ns()
     oldest = now - resources.keep_cached * _DAY_NS
     used = {str(directory) for directory in list_used_engine_directories()}
-    for title, items in _list_parts(work.paths, measured_before_ns):
+    for title, items in _list_parts(work.paths, _ALL if with_sizes else oldest):
         # what was used today may be in use now
         needed = {item.name for item in items if item.used_ns > now - _DAY_NS or item.name in used}
         max_bytes = resources.cache if title == ROOT_FILE_SYSTEMS else 0
@@ -66,8 +66,7 @@ def remove_unused_cache(work: Workspace, *, is_due: bool = False) -> int:
         if not is_due and time.time_ns() - stamp.stat().st_mtime_ns < _DAY_NS:
             return 0
     removed = 0
-    oldest = time.time_ns() - work.config.resources.keep_cached * _DAY_NS
-    for usage in _find_usages(work, measured_before_ns=oldest):
+    for usage in _find_usages(work, with_sizes=False):
         for item in usage.expired:
             _remove(Path(item.name))
             removed += item.size

@@ -62,7 +62,9 @@ def read_cached_project(root: Path, settings: ComposeSettings) -> ComposeProject
     files = find_compose_files(root, settings)
     if not files:
         return None
-    project = _last_reading.get(key) or read_new_project(root, files, settings)
+    from lyra_tasks.compose.project import read_project
+
+    project = _last_reading.get(key) or read_project(root, files, settings)
     _write_cache(root, key, project)
     return project
 
