@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,23 +46,6 @@ def build_meanwhile(project: Project, change: Callable[[], object]) -> Outcome:
     change()
     out, err = process.communicate(timeout=60)
     return Outcome(process.returncode, out, err)
-
-
-@pytest.fixture(scope="module")
-def shared(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """Return a project, cleaned up after the module."""
-    project = make_tiny()
-    yield project
-    project.clean()
-
-
-@pytest.fixture
-def project(shared: Project) -> Iterator[Project]:
-    """Return the same project; its files and its commits are restored afterwards."""
-    start = shared.git("rev-parse", "HEAD").strip()
-    yield shared
-    shared.git("reset", "--quiet", "--hard", start)
-    shared.git("clean", "--quiet", "--force", "-d")
 
 
 @pytest.fixture

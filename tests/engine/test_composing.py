@@ -130,7 +130,7 @@ def test_option_of_lyra_task_holds_for_whole_line(built: Project, engine: Engine
 
 
 def test_dry_run_of_line_ends_with_it_in_own_program(built: Project, engine: Engine) -> None:
-    """What a dry run of `clean` had removed, the next call could not remove."""
+    """Show that a dry run of `clean` leaves everything for the next call to remove."""
     code = (
         "from invoke import Context, Program\nimport tasks\nprogram = Program(namespace=tasks.namespace)\n"
         'program.run("shipit clean --dry-run", exit=False)\n'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,11 @@ def results(project: Project) -> list[dict[str, Any]]:
     return checks
 
 
-@pytest.fixture(scope="module")
-def shared(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """Return a project whose image is built."""
-    project = make_tiny()
-    built = project.lyra("build")
-    assert built.code == 0, built.text
-    yield project
-    project.clean()
-
-
 @pytest.fixture
-def built(shared: Project) -> Iterator[Project]:
-    """Return the same project, whose configuration is restored afterwards."""
-    yield shared
-    shared.git("checkout", "--quiet", "--", ".")
+def built(built_project: Project) -> Iterator[Project]:
+    """Return a built project, whose configuration is restored afterwards."""
+    yield built_project
+    built_project.git("checkout", "--quiet", "--", ".")
 
 
 def test_commands_are_checks(built: Project) -> None:

@@ -20,38 +20,28 @@ Job = Callable[..., Outcome]
 
 
 @pytest.fixture(scope="module")
-def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """Return a project whose image is built."""
-    tiny = make_tiny()
-    built = tiny.lyra("build")
-    assert built.code == 0, built.text
-    yield tiny
-    tiny.clean()
-
-
-@pytest.fixture(scope="module")
-def run_job(project: Project, box: sandbox.Sandbox, busybox: Path, cache: Path) -> Job:
+def run_job(built_project: Project, box: sandbox.Sandbox, busybox: Path, cache: Path) -> Job:
     """Return a function that runs the program in a container with this machine's programs, but not its network."""
     import_busybox(box, busybox)
     programs = [path for path in ("/bin", "/etc", "/lib", "/lib64", "/sbin", "/usr", "/opt") if Path(path).exists()]
     files = [*programs, sys.base_prefix, sys.prefix, str(REPOSITORY), str(cache)]
     environment = {
-        **{key: project.environment[key] for key in ("XDG_STATE_HOME", "PYTHONPATH", "GIT_CONFIG_GLOBAL")},
-        "HOME": str(project.root.parent),
+        **{key: built_project.environment[key] for key in ("XDG_STATE_HOME", "PYTHONPATH", "GIT_CONFIG_GLOBAL")},
+        "HOME": str(built_project.root.parent),
         "DOCKER_CONFIG": str(box.config_dir),
         "PATH": f"{box.docker.parent.resolve()}:/usr/bin:/bin:/usr/sbin:/sbin",
     }
 
     def run(*arguments: str, network: str = "bridge") -> Outcome:
-        command = [str(box.docker), "run", "--rm", f"--network={network}", f"--workdir={project.root}"]
+        command = [str(box.docker), "run", "--rm", f"--network={network}", f"--workdir={built_project.root}"]
         command += [f"--volume={path}:{path}:ro" for path in dict.fromkeys(files)]
         command += [
-            f"--volume={project.root.parent}:{project.root.parent}",
+            f"--volume={built_project.root.parent}:{built_project.root.parent}",
             "--volume=/run/lyra/docker.sock:/run/docker.sock",
         ]
         command += [f"--volume={box.config_dir}:{box.config_dir}"]
         command += [f"--env={key}={value}" for key, value in environment.items()]
-        command += ["--env=DOCKER_HOST=unix:///run/docker.sock", IMAGE, *project.command(*arguments)]
+        command += ["--env=DOCKER_HOST=unix:///run/docker.sock", IMAGE, *built_project.command(*arguments)]
         result = subprocess.run(
             command, env=box.environment(), capture_output=True, text=True, timeout=300, check=False
         )

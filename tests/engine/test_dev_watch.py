@@ -151,7 +151,7 @@ def test_watch_runs_command_and_reports_its_failure(project: Project, watch: Wat
     assert watch.shows("web: removed www/list.txt", "error: web: sh exited with code 1", "can't open"), watch.text
     assert "restarted" not in watch.text
     listed.write_text("again")
-    assert watch.shows("web: ran sh in"), "the watch goes on"
+    assert watch.shows("web: ran sh in"), "the watch is still running"
     listed.unlink()
     assert watch.shows("web: removed"), watch.text
 

@@ -51,7 +51,7 @@ def writable(make_tiny: Callable[[], Project]) -> Iterator[Project]:
 def test_test_environment_is_ended_over_the_disk_limit(writable: Project) -> None:
     result = writable.lyra("test")
     assert result.code == 5
-    assert "ok   fills half of the root" in result.out, "below the limit, it goes on"
+    assert "ok   fills half of the root" in result.out, "below the limit, the check passes"
     assert "web was ended: it wrote 20.0 MiB to its root file system, its disk limit is 8.0 MiB" in result.text
     assert "Raise [services.web.limits] disk, or let it write to a volume or to /tmp" in result.text
 

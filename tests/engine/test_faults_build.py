@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,14 +14,6 @@ from tests.conftest import Project, ours
 from tests.faults import refused
 
 CONTEXT = '[images.web]\ncontext = "app"\n'
-
-
-@pytest.fixture(scope="module")
-def shared(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """Create one project for all tests."""
-    project = make_tiny()
-    yield project
-    project.clean()
 
 
 @pytest.fixture

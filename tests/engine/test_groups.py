@@ -51,23 +51,14 @@ run = "mkdir busy && sleep 1 && rmdir busy"
 """
 
 
-@pytest.fixture(scope="module")
-def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    tiny = make_tiny()
-    built = tiny.lyra("build")
-    assert built.code == 0, built.text
-    yield tiny
-    tiny.clean()
-
-
 @pytest.fixture
-def with_tests(project: Project) -> Iterator[Callable[[str], Project]]:
-    config = project.root / ".lyra.toml"
+def with_tests(built_project: Project) -> Iterator[Callable[[str], Project]]:
+    config = built_project.root / ".lyra.toml"
     original = config.read_text()
 
     def write(text: str) -> Project:
         config.write_text(original + text)
-        return project
+        return built_project
 
     yield write
     config.write_text(original)

@@ -34,7 +34,7 @@ PACKAGES = {
     "golang:1.23-bookworm": [*TOOLS, "golang-go"],
 }
 NORMAL = ("relay",)
-"""The sample in the normal check: a Compose file with an image of somebody else, and nothing to fix."""
+"""The sample in the normal check: a Compose file with a third-party image, without anything to fix."""
 APPLETS = ("sh", "httpd", "wget", "test", "sleep", "date", "echo", "mkdir", "chown", "cat", "tail")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,23 +16,6 @@ from tests.thorough import keep
 
 HEALTH = 'healthcheck = { http = "GET /", retries = 10, interval = "500ms", timeout = "1s" }\n'
 PASSWD = "root:x:0:0::/:/bin/sh\nkeeper:x:4321:8765::/:/bin/sh\n"
-
-
-@pytest.fixture(scope="module")
-def shared(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """Return a project, cleaned up after the module."""
-    project = make_tiny()
-    yield project
-    project.clean()
-
-
-@pytest.fixture
-def project(shared: Project) -> Iterator[Project]:
-    """Return the same project; its files and its commits are restored afterwards."""
-    start = shared.git("rev-parse", "HEAD").strip()
-    yield shared
-    shared.git("reset", "--quiet", "--hard", start)
-    shared.git("clean", "--quiet", "--force", "-d")
 
 
 def use_image_health_check(project: Project, instruction: str) -> None:
@@ -156,7 +138,7 @@ init = false
 
 
 def test_container_of_bundle_has_options_of_tested_one(project: Project, engine: Engine, box: Sandbox) -> None:
-    """The options are also in force inside the tested container."""
+    """Read the options inside the tested container, too."""
     project.replace(".lyra.toml", HEALTH, HEALTH_BY_COMMAND + OPTIONS)
     path = project.root / ".lyra.toml"
     path.write_text(path.read_text() + OTHERS + INSIDE)

@@ -63,7 +63,7 @@ def test_second_engine_is_not_started_beside_a_stray_one(
             up(state)
         assert "`clean`" in caught.value.hint
         assert (str(state.with_name("moved")) in caught.value.message) == (lose is move)
-        assert processes(paths) >= {box.pid} and answers_ping(paths.socket, 5), "it goes on"
+        assert processes(paths) >= {box.pid} and answers_ping(paths.socket, 5), "the engine is still running"
     finally:
         report = sandbox.shut_down_sandbox(state)
     assert report.was_running and not report.leftovers
