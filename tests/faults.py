@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lyra_tasks.engine.client.connect import Engine
+from lyra_tasks.engine.objects.lifeline import REAPER_MODULE
 from tests.conftest import Outcome, Project, ours
 
 
@@ -47,6 +48,11 @@ def processes_with(text: str, project: Project | None = None) -> list[int]:
             if text.encode() in arguments and is_ours:
                 pids.append(int(directory.name))
     return pids
+
+
+def reapers(project: Project) -> list[int]:
+    """Return the process ids of this project's reapers."""
+    return processes_with(f"{REAPER_MODULE}\0{project.state}/")
 
 
 def becomes(condition: Callable[[], bool], seconds: float = 10.0) -> bool:

@@ -33,7 +33,7 @@ from lyra_tasks.engine.sandbox import cgroups
 from lyra_tasks.engine.workspace import Workspace, open_workspace
 from lyra_tasks.errors import EngineUnavailableError
 from tests.conftest import Outcome, Project, tiny_project
-from tests.faults import becomes, processes_with, refused
+from tests.faults import becomes, processes_with, reapers, refused
 
 DISK = "700m"
 
@@ -296,11 +296,13 @@ def test_lost_socket_is_reported_and_next_command_cleans_up(
         outcome = end()
     for command in ("build", "test", "promote", "clean"):
         refused(tested.project.lyra(command), 3, "no such socket")
+    assert becomes(lambda: not reapers(tested.project), 30), "the run's reaper waits for an engine"
     moved.rename(tested.box.socket)
     refused(outcome, 3, "The engine stopped responding")
     assert tested.containers(), "something else cleaned up"
     again = tested.project.lyra("test")
     assert again.code == 0, again.text
+    assert "Removed leftovers of a killed run" in again.err
     assert tested.containers() == []
 
 

@@ -22,8 +22,8 @@ from lyra_tasks.engine.client.monitoring import wait_until
 from lyra_tasks.records.dev import DevStore
 from lyra_tasks.records.journal import Journal
 from tests.conftest import Project, ours
-from tests.engine.test_kills import lab_objects, reapers
-from tests.faults import becomes, no_traceback, processes_with
+from tests.engine.test_kills import lab_objects
+from tests.faults import becomes, no_traceback, processes_with, reapers
 
 KILLS = int(os.environ.get("LYRA_TEST_COMMAND_KILLS", "5"))
 MIN_COUNTED_KILLS = 50

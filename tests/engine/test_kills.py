@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from lyra_tasks.engine.objects.removal import RemovalResult
 from lyra_tasks.locks import new_run_id
 from lyra_tasks.records.journal import Journal
 from tests.conftest import Project, ours
+from tests.faults import reapers
 
 KILLS = int(os.environ.get("LYRA_TEST_KILLS", "6"))
 SEED = int(os.environ.get("LYRA_TEST_SEED", str(random.randrange(10**6))))
@@ -34,13 +34,6 @@ def lab_objects(engine: Engine) -> list[str]:
     names += [network["Name"] for network in api.networks()]
     names += [volume["Name"] for volume in api.volumes()["Volumes"] or []]
     return [name for name in names if "lyra-" in name]
-
-
-def reapers(project: Project) -> list[int]:
-    """Return the process ids of this project's reapers."""
-    pattern = f"{lifeline.REAPER_MODULE} {project.state}/"
-    result = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in result.stdout.split()]
 
 
 def measure_startup_seconds(project: Project, engine: Engine) -> float:
