@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,18 @@ def ask_config(plugin: ComposePlugin, question: ConfigQuestion, *, is_interpolat
         if not isinstance(value, dict):
             raise TypeError
     return _unescape(value) if is_interpolated else value
+
+
+def ask_version(plugin: ComposePlugin) -> str:
+    """Return the version of Compose, such as `2.40.3`, or an empty string if it does not say."""
+    from python_on_whales.exceptions import DockerException
+
+    try:
+        text = str(_create_client(plugin, ConfigQuestion((), Path("/"))).compose.version())
+    except DockerException:
+        return ""
+    version = re.search(r"\d+(?:\.\d+)+", text)
+    return version[0] if version is not None else ""
 
 
 def _create_client(plugin: ComposePlugin, question: ConfigQuestion) -> DockerClient:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lyra_tasks.compose.locate import find_repository, look_up_variable
 from lyra_tasks.compose.model import ComposeProject, ComposeSettings, Location
-from lyra_tasks.compose.plugin import ComposeRefusalError, find_plugin
+from lyra_tasks.compose.plugin import ComposeRefusalError, ask_version, find_plugin
 from lyra_tasks.compose.reader import ProjectInputs, ProjectReader
 from lyra_tasks.compose.sources import SourceFiles
 from lyra_tasks.compose.variables import EnvFileVariable, find_example, read_env_file, replace_secrets
@@ -30,7 +30,7 @@ def read_project(root: Path, files: tuple[Path, ...], settings: ComposeSettings)
         reader = ProjectReader(inputs, sources, settings, plugin)
         draft = reader.translate(inputs.values, use_examples=False)
     except ComposeRefusalError as refusal:
-        raise _locate_refusal(str(refusal), sources) from refusal
+        raise _locate_refusal(str(refusal), sources, ask_version(plugin)) from refusal
     findings = list(draft.findings)
     findings += reader.check_profiles(draft)
     findings += reader.check_open_variables(draft)
@@ -50,8 +50,8 @@ def read_project(root: Path, files: tuple[Path, ...], settings: ComposeSettings)
     )
 
 
-def _locate_refusal(message: str, sources: SourceFiles) -> ConfigurationError:
-    """Return the error for a refusal of Compose, with the place of what it names."""
+def _locate_refusal(message: str, sources: SourceFiles, version: str) -> ConfigurationError:
+    """Return the error for a refusal by this version of Compose, with the place of what it names."""
     dotted = re.search(r"\b(?:services|networks|volumes|secrets|configs)(?:\.[\w-]+)+", message)
     service = re.search(r"""service "?([\w.-]+)"?""", message)
     location: Location = ()
@@ -60,7 +60,10 @@ def _locate_refusal(message: str, sources: SourceFiles) -> ConfigurationError:
     elif service is not None:
         location = ("services", service[1])
     place = f"{sources.find_place(location)}: " if location else ""
-    return ConfigurationError(f"{place}Docker Compose refuses the project: {message}", hint="Correct the Compose file")
+    return ConfigurationError(
+        f"{place}Docker Compose {version} refuses the project: {message}".replace("  ", " "),
+        hint="Correct the Compose file, or install a newer Docker Compose if the file is written for one",
+    )
 
 
 def _collect_inputs(root: Path, files: tuple[Path, ...], settings: ComposeSettings) -> ProjectInputs:

@@ -130,7 +130,7 @@ def test_broken_compose_file_leaves_what_stops_things(write_project: WriteProjec
 
 def test_refusal_of_compose_is_shown_with_its_reason(write_project: WriteProject) -> None:
     write_project("services:\n  web:\n    imgae: redis\n", FILES)
-    with pytest.raises(ConfigurationError, match=r"Docker Compose refuses the project: .*imgae"):
+    with pytest.raises(ConfigurationError, match=r"Docker Compose [0-9.]+ refuses the project: .*imgae"):
         load_config()
 
 
