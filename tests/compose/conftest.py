@@ -13,6 +13,7 @@ from lyra_tasks.compose.plugin import find_plugin
 from lyra_tasks.engine.debian.mirror import host_codename, is_ubuntu
 from lyra_tasks.engine.sandbox.packages import fetch_engine
 from lyra_tasks.errors import PreconditionError
+from tests.packages import unpacked
 
 WriteProject = Callable[..., Path]
 
@@ -24,6 +25,12 @@ def compose_plugin(cache: Path) -> None:
         find_plugin()
     except PreconditionError:
         fetch_engine(cache, host_codename() if is_ubuntu() else "trixie", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def newest_compose(cache: Path) -> Path:
+    """Return the settings of a `docker` command that has the newest Compose."""
+    return unpacked(cache, "docker-compose", suite="sid") / "usr/libexec/docker"
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ from lyra_tasks.compose.plugin import ConfigQuestion, ask_config, find_plugin
 from tests.conftest import PROJECTS
 
 DIRECTORY = PROJECTS / "compose"
-NAMES = sorted(path.stem for path in DIRECTORY.glob("*.txt"))
+NEWEST = "newest-compose"
+"""A project that Compose 2.26 refuses."""
+NAMES = sorted({path.stem for path in DIRECTORY.glob("*.txt")} - {NEWEST})
 COMPOSE_FILES = {
     "compose-elsewhere": ("docker/compose.yaml",),
     "directory-below": ("deploy/compose/docker-compose.yml",),

@@ -18,8 +18,9 @@ from lyra_tasks.scaffold.plan import plan_init
 from lyra_tasks.scaffold.project_files import inspect_project
 from lyra_tasks.scaffold.run import write_init_files
 from lyra_tasks.units import parse_duration
-from tests.compose.samples import COMPOSE_FILES, NAMES, ask_compose, walk_keys, write_sample
+from tests.compose.samples import COMPOSE_FILES, NAMES, NEWEST, ask_compose, walk_keys, write_sample
 from tests.compose.test_schema import to_pattern
+from tests.thorough import THOROUGH
 
 pytestmark = pytest.mark.slow
 
@@ -32,15 +33,18 @@ LEFT_OUT = {
     "other-containers": {"sidecar", "linked", "windows", "registry", "config", "hyper"},
     "swarm": {"gone"},
     "mounts": set(),
+    NEWEST: {"ai", "hooks", "image", "provided"},
 }
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[*NAMES, pytest.param(NEWEST, marks=THOROUGH)])
 def sample(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
     """Return a sample after `init`."""
     name = str(request.param)
     for variable in ("COMPOSE_FILE", "COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "LYRA_CONFIG"):
         monkeypatch.delenv(variable, raising=False)
+    if name == NEWEST:
+        monkeypatch.setenv("DOCKER_CONFIG", str(request.getfixturevalue("newest_compose")))
     root = write_sample(name, tmp_path)
     monkeypatch.chdir(root)
     write_init_files(plan_init(inspect_project(root, NAMED_ON_INIT.get(name, ()))), root)
@@ -276,4 +280,4 @@ _BY_TABLE: dict[tuple[str | int, ...], Callable[[Any, Service, Context], bool]] 
 
 def test_every_sample_is_listed_once() -> None:
     assert len(NAMES) >= 40
-    assert {*COMPOSE_FILES, *LEFT_OUT} <= set(NAMES)
+    assert {*COMPOSE_FILES, *LEFT_OUT} <= {*NAMES, NEWEST}

@@ -74,6 +74,15 @@ def test_every_key_has_a_treatment(schema_keys: set[str]) -> None:
     assert sorted(key for key in schema_keys if not keys.treatment_of(key)) == []
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_every_key_of_newest_compose_has_a_treatment(newest_compose: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(newest_compose))
+    newest_keys = list_schema_keys(read_schema())
+    assert newest_keys > {"services.*.env_file.[].format", "services.*.post_start", "models"}
+    test_every_key_has_a_treatment(newest_keys)
+
+
 def test_no_key_has_two_treatments() -> None:
     names = [key for table in TABLES for key in table]
     assert sorted({name for name in names if names.count(name) > 1}) == []

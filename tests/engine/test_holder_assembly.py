@@ -23,7 +23,7 @@ EXIT = {
 def binutils(cache: Path) -> Path:
     """Assemblers from Debian packages, not installed."""
     names = [f"binutils-{tool.replace('_', '-')}" for tool in TOOLS.values()]
-    return unpacked(cache, *names, "binutils-common", "libbinutils")
+    return unpacked(cache, *names, "binutils-common", "libbinutils", "libctf-nobfd0", "libctf0", "libjansson4")
 
 
 def assemble(binutils: Path, source: str, architecture: str, directory: Path) -> str:

@@ -18,7 +18,8 @@ from tests.packages import unpacked
 # With libraries that a machine may lack; from bookworm, so that they also run on newer systems.
 PACKAGES = (
     *("podman", "conmon", "crun"),
-    *("libgpgme11", "libassuan0", "libgpg-error0", "libdevmapper1.02.1", "libsubid4", "libseccomp2", "libyajl2"),
+    *("libgpgme11", "libassuan0", "libgpg-error0", "libdevmapper1.02.1", "libsubid4", "libseccomp2"),
+    *("libyajl2", "libglib2.0-0"),
 )
 
 

@@ -6,6 +6,7 @@ import base64
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -21,12 +22,13 @@ PACKAGES = (
     "chromium-headless-shell chromium-common fontconfig-config fonts-dejavu-core libasound2 libasyncns0 libatk1.0-0 "
     "libatspi2.0-0 libblkid1 libbrotli1 libbsd0 libcap2 libdav1d6 libdbus-1-3 libdouble-conversion3 libdrm2 libexpat1 "
     "libffi8 libflac12 libfontconfig1 libfreetype6 libgbm1 libgcrypt20 libglib2.0-0 libgpg-error0 libgraphite2-3 "
-    "libharfbuzz-subset0 libharfbuzz0b libjpeg62-turbo liblz4-1 liblzma5 libmd0 libminizip1 libmount1 libmp3lame0 "
-    "libmpg123-0 libnspr4 libnss3 libogg0 libopenh264-7 libopus0 libpcre2-8-0 libpng16-16 libpulse0 libselinux1 "
-    "libsndfile1 libsqlite3-0 libsystemd0 libudev1 libvorbis0a libvorbisenc2 libwayland-server0 libx11-6 libx11-xcb1 "
-    "libxau6 libxcb1 libxcomposite1 libxdamage1 libxdmcp6 libxext6 libxfixes3 libxi6 libxkbcommon0 libxnvctrl0 "
-    "libxrandr2 libxrender1 libzstd1 zlib1g"
+    "libharfbuzz-subset0 libharfbuzz0b libjpeg62-turbo liblcms2-2 liblz4-1 liblzma5 libmd0 libminizip1 libmount1 "
+    "libmp3lame0 libmpg123-0 libnspr4 libnss3 libogg0 libopenh264-7 libopenjp2-7 libopus0 libpcre2-8-0 libpng16-16 "
+    "libpulse0 libselinux1 libsndfile1 libsqlite3-0 libsystemd0 libudev1 libvorbis0a libvorbisenc2 libwayland-server0 "
+    "libx11-6 libx11-xcb1 libxau6 libxcb1 libxcomposite1 libxdamage1 libxdmcp6 libxext6 libxfixes3 libxi6 "
+    "libxkbcommon0 libxnvctrl0 libxrandr2 libxrender1 libzstd1 zlib1g"
 )
+FROM_ANY_DEBIAN = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libgcc_s.so.1", "libstdc++.so.6"}
 AXE = "axe-playwright-python==0.1.8"  # carries axe-core 4.12.1 as axe.min.js; nothing else of it is used
 
 
@@ -41,7 +43,11 @@ def chromium(cache: Path) -> list[str]:
     )
     libraries = sorted({str(path.parent) for path in root.glob("**/*.so*")})
     environment = (f"LD_LIBRARY_PATH={':'.join(libraries)}", f"FONTCONFIG_FILE={fonts}")
-    return ["env", *environment, str(root / "usr" / "lib" / "chromium" / "chromium-headless-shell")]
+    program = str(root / "usr" / "lib" / "chromium" / "chromium-headless-shell")
+    linked = subprocess.run(["env", *environment, "ldd", program], capture_output=True, text=True, check=True).stdout
+    found = {name: path for name, path in re.findall(r"(\S+) => (not found|\S+)", linked) if str(root) not in path}
+    assert found.keys() <= FROM_ANY_DEBIAN, f"a machine may lack {found}: add their packages"
+    return ["env", *environment, program]
 
 
 def axe(cache: Path) -> str:
