@@ -174,6 +174,11 @@ def failed(built: Project) -> FailedRun:
         config.write_text(original)
 
 
+def list_suites(project: Project) -> list[int]:
+    """Return the process ids of suites, of the checks of this project alone."""
+    return processes_with("lyra_tasks.pytest_plugin", project)
+
+
 def test_failed_test_shows_traceback_log_and_no_secret(failed: FailedRun) -> None:
     result, run, checks = failed
     assert result.code == 5, result.text
@@ -203,11 +208,11 @@ def test_suite_that_cannot_run_fails(failed: FailedRun, name: str) -> None:
     assert any(UNUSABLE[name][1] in message for message in messages) and UNUSABLE[name][1] in result.text, result.text
 
 
-def test_endless_test_is_named_and_ended(failed: FailedRun) -> None:
+def test_endless_test_is_named_and_ended(built: Project, failed: FailedRun) -> None:
     _, _, checks = failed
     assert checks["ever: test_web.py::test_ever"]["outcome"] == "error"
     assert checks["ever"]["seconds"] < 60
-    assert processes_with("lyra-pytest-") == [] and processes_with("lyra_tasks.pytest_plugin") == []
+    assert list_suites(built) == []
 
 
 def test_results_are_shown_as_they_come(project: Project) -> None:
@@ -226,12 +231,13 @@ def test_results_are_shown_as_they_come(project: Project) -> None:
             return b"test_first" in shown
 
         assert becomes(is_shown, 60)
+        assert list_suites(project)
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 130
     finally:
         running.kill()
         running.communicate()
-    assert processes_with("lyra_tasks.pytest_plugin") == []
+    assert list_suites(project) == []
 
 
 def test_junit_file_of_other_runner(project: Project) -> None:

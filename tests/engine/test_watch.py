@@ -79,7 +79,7 @@ def test_change_is_built_and_tested_until_ctrl_c(project: Project, engine: Engin
     finally:
         running.kill()
         running.communicate()
-    assert labs(engine) == [] and processes_with("--failed-first") == []
+    assert labs(engine) == [] and processes_with("--failed-first", project) == []
 
 
 def test_ctrl_c_during_a_round_removes_everything(project: Project, engine: Engine) -> None:
@@ -87,14 +87,14 @@ def test_ctrl_c_during_a_round_removes_everything(project: Project, engine: Engi
         file.write('\n[[tests]]\nname = "slow"\nrun = "sleep 61"\ntimeout = "90s"\n')
     running = project.start("test", "--watch")
     try:
-        assert becomes(lambda: bool(processes_with("sleep 61")), 120)
+        assert becomes(lambda: bool(processes_with("sleep 61", project)), 120)
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=30)
     finally:
         running.kill()
         running.communicate()
     assert running.returncode == 0
-    assert labs(engine) == [] and processes_with("sleep 61") == []
+    assert labs(engine) == [] and processes_with("sleep 61", project) == []
 
 
 def test_failed_groups_start_first(project: Project) -> None:
