@@ -39,6 +39,16 @@ def pytest_configure(config: pytest.Config) -> None:
     note_selection(config.option.markexpr)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Let pytest keep what it makes of test modules, whatever the environment says; else each worker makes it anew."""
+    setting, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = setting
+
+
 @functools.cache
 def may_have_slow_tests(path: Path) -> bool:
     """Return whether a file is of the engine's tests, or has the name of a mark."""
