@@ -87,6 +87,11 @@ def on(
     return make
 
 
+def list_tunnels(project: Project) -> list[int]:
+    """Return the process ids of connections that ssh forwards for commands of this project."""
+    return processes_with("lyra-private-engine-", project)
+
+
 def require_reaper_to_clean(project: Project, machine: Machine) -> None:
     """Kill a test run and assert that its reaper reaches the engine."""
     project.replace(".lyra.toml", *SLOW)
@@ -94,6 +99,7 @@ def require_reaper_to_clean(project: Project, machine: Machine) -> None:
         assert running.stdout is not None
         assert any("the secret is in place" in line for line in running.stdout)
         assert machine.docker("ps", "--all", "--quiet") != ""
+        assert bool(list_tunnels(project)) == (machine.context == "by-ssh")
         running.kill()
         running.communicate()
     assert becomes(lambda: machine.docker("ps", "--all", "--quiet") == "", 30), "the reaper did not reach the engine"
@@ -124,7 +130,7 @@ def test_all_commands_work_on_remote_engine(machine: Machine, on: Callable[[Mach
     cleaned = project.lyra("clean", "verify")
     assert cleaned.code == 0, cleaned.text
     assert machine.list_objects() == ""
-    assert becomes(lambda: processes_with("lyra-private-engine-") == []), "a tunnel outlives its process"
+    assert becomes(lambda: list_tunnels(project) == []), "a tunnel outlives its process"
 
 
 def test_unconfigured_remote_context_is_refused(client: dict[str, str], lonely: Project) -> None:
