@@ -81,6 +81,7 @@ def astray(lonely: Project) -> Iterator[Project]:
     state.rename(lonely.state.parent / "moved")
     yield lonely
     sandbox.shut_down_sandbox(state, purge=True)
+    assert not SandboxPaths(state).runtime.exists()
 
 
 def test_stray_engine_is_named_and_ended_by_clean(astray: Project, tmp_path: Path) -> None:

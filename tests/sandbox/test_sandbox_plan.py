@@ -149,6 +149,7 @@ def test_memory_limit_includes_swap() -> None:
 @pytest.mark.parametrize("change", ['"schema_version": 1, "extra": 2', '"schema_version": 2', "nonsense"])
 def test_invalid_sandbox_record_is_refused(tmp_path: Path, change: str) -> None:
     paths = layout.SandboxPaths(tmp_path)
+    paths.marker = tmp_path / "marker.json"  # not in /run, where it would stay
     paths.directory.mkdir()
     record = layout.SandboxRecord(
         suite="trixie", store="graph", pid=1, start_ticks=1, boot_id="b", link="l", address="a", memory=None, cpus=None

@@ -46,7 +46,7 @@ def shut_down_sandbox(state: Path, *, purge: bool = False) -> StopReport:
     `purge` also deletes its images and volumes.
     """
     paths = SandboxPaths(state)
-    if not paths.state.is_dir() and find_stray_sandbox(state) is None:
+    if not (paths.state.is_dir() or paths.runtime.exists() or find_stray_sandbox(state)):
         return StopReport(was_running=False, was_killed=False, was_purged=False)
     with file_lock(paths.lock, resource="the private engine", timeout=_LOCK_TIMEOUT_S):
         report = clear_sandbox(paths)
