@@ -6,6 +6,7 @@ import base64
 import html
 import json
 import shlex
+import string
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "quoted-printable": lambda value: _escape_characters(value, "&<>\"'=", "={:02X}"),
     "HTML in JSON in a log line": lambda value: json.dumps(json.dumps(html.escape(value))),
     "JSON in HTML": lambda value: html.escape(json.dumps(json.dumps(value))),
+    "HTML in a URL": lambda value: quote(html.escape(value), safe=""),
+    "HTML in JSON for HTML": lambda value: _escape_characters(json.dumps(html.escape(value)), "&<>'", "\\u{:04x}"),
     "JSON in a URL": lambda value: quote(json.dumps(value)),
     "repr of JSON for HTML": lambda value: repr(_escape_characters(json.dumps(value), "&<>'", "\\u{:04x}")),
 }
@@ -98,6 +101,13 @@ def test_secret_is_redacted_in_every_spelling(spelling: str, secret: str) -> Non
 def test_no_secret_keeps_a_known_spelling(secret: str) -> None:
     texts = {name: f"it is {spell(secret)}, as you know" for name, spell in SPELLINGS.items()}
     assert [name for name, text in texts.items() if "***" not in redact(text, [secret])] == []
+
+
+@pytest.mark.parametrize("character", string.punctuation + " \u00e9\u0436")
+def test_secret_without_letters_keeps_no_known_spelling(character: str) -> None:
+    for secret in (f"{character}:::::::", character * 8):
+        texts = {name: f"it is {spell(secret)}, as you know" for name, spell in SPELLINGS.items()}
+        assert [name for name, text in texts.items() if "***" not in redact(text, [secret])] == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])

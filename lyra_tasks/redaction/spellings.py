@@ -31,8 +31,10 @@ _SEPARATORS_BY_FORM = {
 _DECIMAL_SEPARATORS = (",", ", ", " ")
 _OCTAL_SEPARATORS = ("\\", "\\\\", " ")
 _CONTROL_LETTERS = {"\0": "0", "\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r", "\x1b": "e"}
+_BEFORE_ENTITY_NAMES = ("&", "26", ";", "3b")  # as in `&lt;`, `\\u0026lt;`, `&amp;lt;` and `%26amp%3Blt;`
 _BACKSLASH = rb"(?:\\+u005c|\\+x5c|\\+134|\\|%(?:25)*5c|&(?:amp;)*(?:#0*92|#x0*5c|bsol);|=5c)"
 _AMPERSAND = rb"(?:&|\\+u0026|\\+x26|%(?:25)*26)"
+_NUMBER_SIGN = rb"(?:#|\\+u0023|\\+x23|%(?:25)*23)"
 _SEMICOLON = rb"(?:;|\\+u003b|\\+x3b|%(?:25)*3b)"
 
 
@@ -87,10 +89,13 @@ def list_starts(value: str) -> tuple[bytes, ...]:
     """Return the ways to spell the first character of a value that has no anchor, in lower case."""
     first = value[0]
     code, data = ord(first), encode_text(first)
-    starts = {f"#{code}", f"#0{code}", f"#x{code:x}", f"#x0{code:x}", f"u{{{code:x}", f"u{code:08x}", f"x{code:02x}"}
+    numbers = (f"{code}", f"0{code}", f"x{code:x}", f"x0{code:x}")
+    starts = {f"{mark}{number}" for number in numbers for mark in ("#", "23")}
+    starts |= {f"u{{{code:x}", f"u{code:08x}", f"x{code:02x}"}
     starts |= {f"{prefix}{data[0]:02x}" for prefix in ("x", "%", "25", "=")} | {f"\\{data[0]:03o}"}
     starts |= {f"u{unit}" for unit in _utf16_units(first)[:1]} | {f"\\{_CONTROL_LETTERS.get(first, first)}"}
-    starts |= {f"&{name}" for name in _entity_names().get(first, ())} | {first, first.lower(), first.upper()}
+    starts |= {f"{end}{name}" for name in _entity_names().get(first, ()) for end in _BEFORE_ENTITY_NAMES}
+    starts |= {first, first.lower(), first.upper()}
     return tuple(sorted({encode_text(start).lower() for start in starts}))
 
 
@@ -197,9 +202,10 @@ def _escape_character(character: str) -> Iterator[bytes]:
         codes.append(b"x%02x" % code)
     if character in _CONTROL_LETTERS:
         codes.append(_CONTROL_LETTERS[character].encode())
-    names = [b"#0*%d" % code, b"#x0*%x" % code, *(name.encode() for name in _entity_names().get(character, ()))]
-    entity = b"%b(?:amp%b|#0*38%b|#x0*26%b)*(?:%b)%b" % (
-        _AMPERSAND, _SEMICOLON, _SEMICOLON, _SEMICOLON, b"|".join(names), _SEMICOLON
+    names = [b"%b(?:0*%d|x0*%x)" % (_NUMBER_SIGN, code, code)]
+    names += [name.encode() for name in _entity_names().get(character, ())]
+    entity = b"%b(?:(?:amp|%b(?:0*38|x0*26))%b)*(?:%b)%b" % (
+        _AMPERSAND, _NUMBER_SIGN, _SEMICOLON, b"|".join(names), _SEMICOLON
     )  # fmt: skip
     percents = b"".join(b"%%(?:25)*%02x" % byte for byte in data)
     if character == "'":
