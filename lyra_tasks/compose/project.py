@@ -60,8 +60,9 @@ def _locate_refusal(message: str, sources: SourceFiles, version: str) -> Configu
     elif service is not None:
         location = ("services", service[1])
     place = f"{sources.find_place(location)}: " if location else ""
+    compose = f"Docker Compose {version}".rstrip()
     return ConfigurationError(
-        f"{place}Docker Compose {version} refuses the project: {message}".replace("  ", " "),
+        f"{place}{compose} refuses the project: {message}",
         hint="Correct the Compose file, or install a newer Docker Compose if the file is written for one",
     )
 

@@ -31,7 +31,7 @@ _SEPARATORS_BY_FORM = {
 _DECIMAL_SEPARATORS = (",", ", ", " ")
 _OCTAL_SEPARATORS = ("\\", "\\\\", " ")
 _CONTROL_LETTERS = {"\0": "0", "\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r", "\x1b": "e"}
-_BEFORE_ENTITY_NAMES = ("&", "26", ";", "3b")  # as in `&lt;`, `\\u0026lt;`, `&amp;lt;` and `%26amp%3Blt;`
+_BEFORE_ENTITY_NAMES = ("&", "26", ";", "3b")  # as in `&lt;`, `\u0026lt;`, `&amp;lt;` and `%26amp%3Blt;`
 _BACKSLASH = rb"(?:\\+u005c|\\+x5c|\\+134|\\|%(?:25)*5c|&(?:amp;)*(?:#0*92|#x0*5c|bsol);|=5c)"
 _AMPERSAND = rb"(?:&|\\+u0026|\\+x26|%(?:25)*26)"
 _NUMBER_SIGN = rb"(?:#|\\+u0023|\\+x23|%(?:25)*23)"

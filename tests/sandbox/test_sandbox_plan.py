@@ -10,6 +10,7 @@ import pytest
 
 from lyra_tasks.engine.debian.mirror import find_mirror_in_sources
 from lyra_tasks.engine.sandbox import cgroups, layout, network, packages, start
+from lyra_tasks.engine.sandbox.stop import clear_sandbox
 from lyra_tasks.errors import PreconditionError, UsageError
 
 ONE_LINE = """\
@@ -159,6 +160,13 @@ def test_invalid_sandbox_record_is_refused(tmp_path: Path, change: str) -> None:
     paths.record.write_text(paths.record.read_text().replace('"schema_version": 1', change))
     with pytest.raises(PreconditionError, match="Cannot read the record"):
         layout.find_sandbox(tmp_path)
+
+
+def test_what_cannot_be_removed_is_a_leftover(tmp_path: Path) -> None:
+    paths = layout.SandboxPaths(tmp_path)
+    paths.runtime = tmp_path / "not a directory"
+    paths.runtime.touch()
+    assert clear_sandbox(paths).leftovers == (str(paths.runtime),)
 
 
 def test_reused_process_id_is_not_the_sandbox(tmp_path: Path) -> None:

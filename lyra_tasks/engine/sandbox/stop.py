@@ -71,8 +71,8 @@ def clear_sandbox(paths: SandboxPaths) -> StopReport:
     for link in {record.link for record in records}:
         remove_uplink(paths.engine, link, paths.name)
     leftovers = [str(path) for path in remove_cgroup(paths.name)]
-    if paths.runtime.exists():
-        shutil.rmtree(paths.runtime)
+    shutil.rmtree(paths.runtime, ignore_errors=True)
+    leftovers += [str(paths.runtime)] if paths.runtime.exists() else []
     paths.record.unlink(missing_ok=True)
     return StopReport(pid is not None, was_killed, was_purged=False, leftovers=tuple(leftovers))
 
