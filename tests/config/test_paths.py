@@ -21,6 +21,12 @@ def problems() -> tuple[str, ...]:
     return tuple(detail.removeprefix(".lyra.toml:") for detail in caught.value.details)
 
 
+def test_invalid_pattern_is_shown_in_part_and_with_the_reason() -> None:
+    with pytest.raises(ValueError, match=r"pattern '\[\[.*…: syntax error in pattern$") as caught:
+        excludes_directory("[" * 3000, "lib")
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("key", ["context", "dockerfile", "source"])
 def test_link_out_of_project_is_refused(project: Project, tmp_path: Path, key: str) -> None:
     outside = tmp_path / "outside"

@@ -173,7 +173,7 @@ def test_promotion_waits_for_export_of_killed_one(
     ) as relay:  # for the project's own engine, the docker command would not come from PATH
         path = f"{tmp_path}:{tested.environment['PATH']}"
         running = tested.start("promote", PATH=path, DOCKER_HOST=relay.address)
-        assert becomes(started.exists)
+        assert becomes(started.exists, 60)
         running.send_signal(signal.SIGKILL)
         running.communicate()
     assert list(shelf.glob(".staging-export-*"))
