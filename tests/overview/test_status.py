@@ -165,7 +165,7 @@ def test_status_time_does_not_grow_with_history(lonely: Project) -> None:
     first = lonely.lyra("status", "--json", DOCKER_HOST=NO_ENGINE)
     assert first.code == 0, first.text
     (state,) = lonely.state.iterdir()
-    initial_seconds = _seconds(lonely)
+    initial_seconds = _least_seconds(lonely)
     (state / "journal.jsonl").write_text("".join(_history(1000)))
     _bundles(lonely.root / "promotion" / "tiny", 100)
     result = lonely.lyra("status", "--json", DOCKER_HOST=NO_ENGINE)
@@ -175,7 +175,7 @@ def test_status_time_does_not_grow_with_history(lonely: Project) -> None:
     assert document["newest_version"] == "1.99.0"
     assert not document["has_engine"]
     assert document["next_command"] == "build test promote"
-    assert _seconds(lonely) < 1.5 * initial_seconds
+    assert _least_seconds(lonely) < 1.5 * initial_seconds
 
 
 def test_status_watch_refreshes_until_interrupt(lonely: Project) -> None:
@@ -206,8 +206,13 @@ def _history(runs: int) -> Iterator[str]:
             yield canonical_json({"schema": JOURNAL_SCHEMA, **entry.__dict__}) + "\n"
 
 
+def _least_seconds(project: Project) -> float:
+    """Return the least processor time of a few, since other load makes one of them larger by half."""
+    return min(_seconds(project) for _ in range(4))
+
+
 def _seconds(project: Project) -> float:
-    """Return the processor time of `status`, which does not depend on other load."""
+    """Return the processor time of `status`."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = project.start("status", DOCKER_HOST=NO_ENGINE)
     process.communicate(timeout=60)
