@@ -9,13 +9,13 @@ import pytest
 
 THOROUGH = pytest.mark.thorough
 _ALL_SLOW_TESTS = "slow"
-"""The expression of marks that `./inv check --thorough` selects."""
+"""The marker expression of `./inv check --thorough`."""
 
 _selection = ""
 
 
 def note_selection(expression: str) -> None:
-    """Keep the expression of marks that pytest was called with, for `examples`."""
+    """Keep the marker expression that pytest was called with, for `examples`."""
     global _selection
     _selection = expression
 

@@ -34,7 +34,7 @@ PACKAGES = {
     "golang:1.23-bookworm": [*TOOLS, "golang-go"],
 }
 NORMAL = ("relay",)
-"""The sample in the normal check: a Compose file with a third-party image, without anything to fix."""
+"""The sample of the normal check: a Compose file with a third-party image, which needs no fixes."""
 APPLETS = ("sh", "httpd", "wget", "test", "sleep", "date", "echo", "mkdir", "chown", "cat", "tail")
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -101,21 +101,12 @@ REPORT = """\
 FailedRun = tuple[Outcome, Path, dict[str, dict[str, Any]]]
 
 
-@pytest.fixture(scope="module")
-def built(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    tiny = make_tiny()
-    result = tiny.lyra("build")
-    assert result.code == 0, result.text
-    yield tiny
-    tiny.clean()
-
-
 @pytest.fixture
-def project(built: Project) -> Iterator[Project]:
-    config = built.root / ".lyra.toml"
+def project(built_project: Project) -> Iterator[Project]:
+    config = built_project.root / ".lyra.toml"
     original = config.read_text()
-    (built.root / "tests" / "api").mkdir(parents=True, exist_ok=True)
-    yield built
+    (built_project.root / "tests" / "api").mkdir(parents=True, exist_ok=True)
+    yield built_project
     config.write_text(original)
 
 
@@ -157,19 +148,19 @@ def test_each_test_of_pytest_is_a_check_until_it_is_changed(project: Project, en
 
 
 @pytest.fixture(scope="module")
-def failed(built: Project) -> FailedRun:
+def failed(built_project: Project) -> FailedRun:
     """Run suites of which none passes; return the outcome, the directory of the run, and its results by name."""
-    config = built.root / ".lyra.toml"
+    config = built_project.root / ".lyra.toml"
     original = config.read_text()
     tests = TESTS
     for name, (text, _) in UNUSABLE.items():
-        (built.root / "tests" / name).mkdir(parents=True)
-        (built.root / "tests" / name / "test_web.py").write_text(text)
+        (built_project.root / "tests" / name).mkdir(parents=True)
+        (built_project.root / "tests" / name / "test_web.py").write_text(text)
         tests += TESTS.replace('"api"', f'"{name}"', 1).replace("tests/api", f"tests/{name}")
-    (built.root / "tests" / "api").mkdir(exist_ok=True)
-    write(built, tests + 'timeout = "10s"\n', test_web=BROKEN)
+    (built_project.root / "tests" / "api").mkdir(exist_ok=True)
+    write(built_project, tests + 'timeout = "10s"\n', test_web=BROKEN)
     try:
-        return built.lyra("test", "--only", "api"), *results(built)
+        return built_project.lyra("test", "--only", "api"), *results(built_project)
     finally:
         config.write_text(original)
 
@@ -208,11 +199,11 @@ def test_suite_that_cannot_run_fails(failed: FailedRun, name: str) -> None:
     assert any(UNUSABLE[name][1] in message for message in messages) and UNUSABLE[name][1] in result.text, result.text
 
 
-def test_endless_test_is_named_and_ended(built: Project, failed: FailedRun) -> None:
+def test_endless_test_is_named_and_ended(built_project: Project, failed: FailedRun) -> None:
     _, _, checks = failed
     assert checks["ever: test_web.py::test_ever"]["outcome"] == "error"
     assert checks["ever"]["seconds"] < 60
-    assert list_suites(built) == []
+    assert list_suites(built_project) == []
 
 
 def test_results_are_shown_as_they_come(project: Project) -> None:

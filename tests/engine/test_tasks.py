@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,22 +15,12 @@ from tests.conftest import Project, ours
 from tests.test_processes import STRAY
 
 
-@pytest.fixture(scope="module")
-def project(make_tiny: Callable[[], Project]) -> Iterator[Project]:
-    """Return the project that the tests of this module share."""
-    project = make_tiny()
-    yield project
-    project.clean()
-
-
 @pytest.fixture
-def built(project: Project) -> Iterator[Project]:
-    """Return the shared project after a build; undo the edits of a test afterwards."""
+def built(project: Project) -> Project:
+    """Return the shared project after a build."""
     outcome = project.lyra("build")
     assert outcome.code == 0, outcome.text
-    yield project
-    project.git("checkout", "--", ".")
-    project.git("clean", "--quiet", "--force", "-d")
+    return project
 
 
 def test_build_test_clean_leave_only_records(tiny: Project, engine: Engine) -> None:
