@@ -90,6 +90,12 @@ def test_secret_is_redacted_in_every_spelling(spelling: str, secret: str) -> Non
     assert len(redacted.replace("***", "")) < len("it is , as you know") + max(30, len(text) // 8)
 
 
+def list_kept_spellings(secret: str) -> list[str]:
+    """Return the names of the spellings in which a secret is not redacted."""
+    texts = {name: f"it is {spell(secret)}, as you know" for name, spell in SPELLINGS.items()}
+    return [name for name, text in texts.items() if "***" not in redact(text, [secret])]
+
+
 @given(
     secret=st.text(
         st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"], max_codepoint=0xFFFF),
@@ -99,15 +105,13 @@ def test_secret_is_redacted_in_every_spelling(spelling: str, secret: str) -> Non
 )
 @settings(max_examples=examples(20, thorough=60), deadline=None)
 def test_no_secret_keeps_a_known_spelling(secret: str) -> None:
-    texts = {name: f"it is {spell(secret)}, as you know" for name, spell in SPELLINGS.items()}
-    assert [name for name, text in texts.items() if "***" not in redact(text, [secret])] == []
+    assert list_kept_spellings(secret) == []
 
 
 @pytest.mark.parametrize("character", string.punctuation + " \u00e9\u0436")
 def test_secret_without_letters_keeps_no_known_spelling(character: str) -> None:
     for secret in (f"{character}:::::::", character * 8):
-        texts = {name: f"it is {spell(secret)}, as you know" for name, spell in SPELLINGS.items()}
-        assert [name for name, text in texts.items() if "***" not in redact(text, [secret])] == []
+        assert list_kept_spellings(secret) == []
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
