@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lyra_tasks.errors import name_unreadable_file
+
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 _PREFIX = "sha256:"
 _BLOCK_BYTES = 1 << 20
@@ -25,7 +27,7 @@ def sha256_digest(data: bytes | bytearray) -> str:
 
 def file_sha256(path: Path, on_read: Callable[[int], object] | None = None) -> str:
     """Return the SHA-256 of a file in hex; `on_read` gets the size of each block that was read."""
-    with path.open("rb") as file:
+    with name_unreadable_file(path), path.open("rb") as file:
         if on_read is None:
             return hashlib.file_digest(file, "sha256").hexdigest()
         digest = hashlib.sha256()

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lyra_tasks.errors import LyraError, is_disk_full
+from lyra_tasks.errors import LyraError, is_disk_full, name_unreadable_file
 
 MAX_DOCUMENT_BYTES = 16 * 1024**2
 MAX_DEPTH = 64
@@ -106,7 +106,7 @@ def read_document(path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise DocumentError("not a regular file")
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
+        with name_unreadable_file(path), os.fdopen(descriptor, "rb", closefd=False) as file:
             data = file.read(max_bytes + 1)
     finally:
         os.close(descriptor)

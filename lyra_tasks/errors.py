@@ -7,6 +7,9 @@ the arguments of another program or an environment value.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from lyra_tasks.console.text import escape, sanitize
 
@@ -99,7 +102,18 @@ class InterruptedRunError(LyraError):
     exit_code = 130
 
 
+_DEVICE_ERRNOS = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN}
 _PATH_CONFLICT_ERRNOS = {errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}
+
+
+@contextmanager
+def name_unreadable_file(path: Path | str) -> Iterator[None]:
+    """Let OSErrors in the block, which only reads a file, name it; of the system's calls, only `open` does."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def is_disk_full(error: OSError) -> bool:
@@ -113,10 +127,15 @@ def disk_full_error(path: object) -> NoSpaceError:
 
 
 def from_os_error(error: OSError, path: str) -> PreconditionError | None:
-    """Convert an OSError (disk full, permission, path conflict, descriptor, …) to a PreconditionError, or return None.
+    """Convert an OSError (disk full or failing, permission, path conflict, …) to a PreconditionError, or return None.
 
     `path` is used where the error does not name a file.
     """
+    if error.errno in _DEVICE_ERRNOS:
+        return PreconditionError(
+            f"A disk or medium fails{f' at {error.filename}' if error.filename else ''}: {error.strerror}",
+            hint="Check it and its connection, and run the command again",
+        )
     path = error.filename or path
     if is_disk_full(error):
         return disk_full_error(path)

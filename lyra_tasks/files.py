@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -91,6 +91,24 @@ def _link_into_place(temporary: Path, path: Path) -> None:
         temporary.unlink()
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Replace `target` by a link to a file that is never changed, or by a copy where links are not possible.
+
+    A copy that fails, such as on a full disk, leaves nothing.
+    """
+    target.unlink(missing_ok=True)
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, or one without links
+        try:
+            shutil.copyfile(source, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
 def measure_size(path: Path) -> int:
     """Return the bytes of a file, or of all files in a directory; what cannot be read counts for nothing."""
     if not path.is_dir():
@@ -146,8 +164,8 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, format_json(value).encode())
 
 
-def copy_directory(source: Path, target: Path) -> None:
-    """Copy a directory of regular files, if it exists.
+def copy_directory(source: Path, target: Path, copy: Callable[[Path, Path], object] = shutil.copyfile) -> None:
+    """Copy a directory of regular files with `copy`, if it exists.
 
     `shutil.copytree` would collect errors in one that hides a full disk.
     """
@@ -155,7 +173,7 @@ def copy_directory(source: Path, target: Path) -> None:
         destination = target / directory.relative_to(source)
         destination.mkdir(parents=True, exist_ok=True)
         for filename in filenames:
-            shutil.copyfile(directory / filename, destination / filename)
+            copy(directory / filename, destination / filename)
 
 
 def walk_directory(top: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,38 @@ def test_unreadable_directory_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for call in (lambda: list(files.walk_directory(top)), lambda: files.copy_directory(top, tmp_path / "copy")):
         with pytest.raises(OSError, match="No space left"):
             call()
+
+
+@pytest.mark.parametrize("at", ["same disk", "other disk"])
+@pytest.mark.parametrize("target_exists", [False, True])
+def test_link_or_copy_replaces_its_target(tmp_path: Path, at: str, target_exists: bool) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if at == "other disk" else tmp_path) as directory:
+        source, target = tmp_path / "source", Path(directory, "target")
+        assert (source.parent.stat().st_dev != target.parent.stat().st_dev) == (at == "other disk")
+        source.write_bytes(b"whole")
+        if target_exists:
+            target.write_bytes(b"part of a longer text")
+        files.link_or_copy(source, target)
+        assert target.read_bytes() == b"whole"
+        assert target.samefile(source) == (at == "same disk")
+        source.unlink()
+        with pytest.raises(FileNotFoundError):
+            files.link_or_copy(source, target)
+
+
+def test_failed_copy_leaves_no_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy_part(_source: Path, target: Path) -> None:
+        target.write_bytes(b"part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(shutil, "copyfile", copy_part)
+    (tmp_path / "source").write_bytes(b"whole")
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as directory,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        files.link_or_copy(tmp_path / "source", Path(directory, "target"))
+    assert not Path(directory, "target").exists()
 
 
 @given(st.lists(st.binary(min_size=1, max_size=8).filter(lambda name: b"\0" not in name), unique=True, max_size=20))

@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -327,3 +328,12 @@ def test_verify_accepts_named_signer_only(bundle: Path, lonely: Project, tmp_pat
     assert lonely.lyra(*command[:-1]).code == 2
     (bundle / layout.SUMMARY_FILE).write_text("changed")
     assert lonely.lyra(*command, "ada").code == 6, "the signature covers the checksums, and they cover the files"
+
+
+@pytest.mark.parametrize("name", [layout.SUMMARY_FILE, layout.CHECKSUMS_FILE, layout.MANIFEST_FILE, ARCHIVE])
+def test_unreadable_sectors_of_a_medium_are_reported_with_the_file(bundle: Path, name: str) -> None:
+    verify = f"{sys.executable} -m lyra_tasks verify {bundle}; exit $?"
+    command = ["unshare", "--mount", "sh", "-c", f"mount --bind /proc/$$/mem {bundle / name} && {verify}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    message, hint = f"{bundle / name}: Input/output error", "Check it and its connection, and run the command again"
+    assert (result.returncode, result.stderr) == (3, f"error: A disk or medium fails at {message}\nhint: {hint}\n")

@@ -210,9 +210,14 @@ def test_promotion_failing_at_any_call_leaves_no_partial_version(
 
 @pytest.mark.parametrize("stages", keep(1, [("spool", "configs"), ("archive",)]))
 def test_full_disk_leaves_bundles_unchanged(
-    tested: Project, shelf: Path, tmp_path: Path, stages: tuple[str, ...]
+    tested: Project, shelf: Path, box: sandbox.Sandbox, tmp_path: Path, stages: tuple[str, ...]
 ) -> None:
     promotion = shelf.parent
+    with relayed(box.socket, tmp_path) as relay:  # layers that are sent are kept, and then linked if that is possible
+        environment: dict[str, Any] = {**box.environment(), "DOCKER_HOST": relay.address}
+        sent = tested.lyra("promote", **environment)
+    assert sent.code == 0, sent.text
+    keep_first_version(shelf)
     first = shutil.copytree(shelf, tmp_path / "shelf")
     size = sum(path.stat().st_size for path in (first / "1.0.0" / layout.IMAGES_DIRECTORY).iterdir())
     free = {"spool": size // 2, "archive": size + size // 2, "configs": 2 * size + 200_000}

@@ -16,9 +16,9 @@ from lyra_tasks.digests import hex_part
 from lyra_tasks.engine.buildx.content_store import find_blobs
 from lyra_tasks.engine.buildx.oci_export import BLOBS_PATH, ExportRequest, can_export, export_layout
 from lyra_tasks.engine.buildx.save_stream import open_save_stream
-from lyra_tasks.errors import BuildError, BundleError, NoSpaceError
-from lyra_tasks.files import STAGING_PREFIX
-from lyra_tasks.images.stream.cache import CacheMissError, LayerCache, link_or_copy
+from lyra_tasks.errors import BuildError, BundleError, NoSpaceError, is_disk_full
+from lyra_tasks.files import STAGING_PREFIX, link_or_copy
+from lyra_tasks.images.stream.cache import CacheMissError, LayerCache
 from lyra_tasks.images.stream.pack import ImageRequest, PackedImage, pack_saved_images, pack_spooled_images
 from lyra_tasks.images.stream.packages import load_layer_packages
 
@@ -105,7 +105,9 @@ def _link_stored_blobs(engine: Engine, manifest_digests: Iterable[str], blobs: P
     try:
         for path in paths or ():
             link_or_copy(path, blobs / path.name)
-    except OSError:
+    except OSError as error:
+        if is_disk_full(error):
+            raise
         return False
     return paths is not None
 

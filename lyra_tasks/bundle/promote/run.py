@@ -153,7 +153,7 @@ def _require_same_content(plan: PromotionPlan) -> Bundle:
 
 def _write_images(plan: PromotionPlan, work: Workspace, stage: Path, lock: int, sboms: SbomProcess) -> Manifest:
     """Write the archive for each platform and the SBOM of each image, and return the manifest."""
-    expected = {diff_id for image in plan.images for diff_id in image.record.diff_ids}
+    expected = dict.fromkeys(diff_id for image in plan.images for diff_id in image.record.diff_ids)
     cache = LayerCache(work.paths.cache / "layers", work.config.resources.cache, expected)
     (stage / layout.IMAGES_DIRECTORY).mkdir()
     with pack_images(plan, work, stage, cache, lock) as packed_images:

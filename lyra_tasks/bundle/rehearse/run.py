@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -42,6 +41,7 @@ from lyra_tasks.engine.objects.compose_services import (
 from lyra_tasks.engine.objects.containers import ContainerFile
 from lyra_tasks.engine.objects.inventory import list_images
 from lyra_tasks.errors import CheckFailedError, LyraError
+from lyra_tasks.files import copy_directory, link_or_copy
 from lyra_tasks.locks import file_lock
 from lyra_tasks.processes import create_environment, run_captured
 from lyra_tasks.records.evidence import CheckResult
@@ -252,7 +252,7 @@ class _Rehearsal:
     def _carry(self, rehearsed: RehearsedBundle) -> Path:
         """Copy a bundle as to a medium; archives are hard-linked, since nothing changes them."""
         directory = rehearsed.bundle.directory
-        shutil.copytree(directory, self._place / directory.name, copy_function=_link_or_copy)
+        copy_directory(directory, self._place / directory.name, _carry_file)
         return self._place / directory.name
 
     def _pack(self, older: RehearsedBundle) -> Path:
@@ -273,9 +273,5 @@ def _list_digests(rehearsed: RehearsedBundle) -> set[str]:
     return {digest for image in images for digest in (image.config_digest, image.manifest_digest)}
 
 
-def _link_or_copy(source: str, target: str) -> None:
-    if f"/{IMAGES_DIRECTORY}/" in source:
-        with suppress(OSError):
-            os.link(source, target)
-            return
-    shutil.copy(source, target)
+def _carry_file(source: Path, target: Path) -> None:
+    (link_or_copy if source.parent.name == IMAGES_DIRECTORY else shutil.copy)(source, target)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lyra_tasks.digests import hex_part
-from lyra_tasks.errors import UsageError
+from lyra_tasks.errors import UsageError, name_unreadable_file
 from lyra_tasks.images.stream.codec import DigestWriter, decompress_blocks, detect_codec, read_file_blocks
 from lyra_tasks.images.stream.layers import translate_disk_full
 from lyra_tasks.images.stream.tar import BLOCK_BYTES
@@ -86,6 +86,14 @@ class PartsWriter:
         self._remaining = self._split or 1 << 62
 
 
+class _PartFile(io.FileIO):
+    """A file whose errors name it: on a damaged medium, any read may fail."""
+
+    def readinto(self, buffer: Any) -> int | None:
+        with name_unreadable_file(str(self.name)):
+            return super().readinto(buffer)
+
+
 class _PartsReader(io.RawIOBase):
     """Parts as one seekable file; only one part is open at a time."""
 
@@ -95,7 +103,7 @@ class _PartsReader(io.RawIOBase):
         self._starts = [0, *accumulate(part.stat().st_size for part in parts)]
         self._position = 0
         self._number = -1
-        self._file: BinaryIO | None = None
+        self._file: io.BufferedReader | None = None
 
     def readable(self) -> bool:
         return True
@@ -114,7 +122,7 @@ class _PartsReader(io.RawIOBase):
         if self._file is None or number != self._number:
             if self._file:
                 self._file.close()
-            self._file, self._number = self._parts[number].open("rb"), number
+            self._file, self._number = io.BufferedReader(_PartFile(self._parts[number])), number
         file = self._file
         file.seek(self._position - self._starts[number])
         data = file.read(min(len(buffer), self._starts[number + 1] - self._position))
@@ -132,8 +140,8 @@ class _PartsReader(io.RawIOBase):
 def open_parts(parts: Sequence[Path]) -> Iterator[BinaryIO]:
     """Open the parts, in this order, as one file to read."""
     if len(parts) == 1:
-        with parts[0].open("rb") as file:
-            yield file
+        with io.BufferedReader(_PartFile(parts[0]), BLOCK_BYTES) as file:
+            yield cast("BinaryIO", file)
     else:
         with io.BufferedReader(_PartsReader(parts), BLOCK_BYTES) as reader:
             yield cast("BinaryIO", reader)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lyra_tasks.digests import canonical_json
+from lyra_tasks.files import link_or_copy
 from lyra_tasks.images.oci import (
     DOCKER_MANIFEST_FILE,
     INDEX_FILE,
@@ -20,7 +21,6 @@ from lyra_tasks.images.oci import (
     blob_name,
     parse_document,
 )
-from lyra_tasks.images.stream.cache import link_or_copy
 from lyra_tasks.images.stream.layers import translate_disk_full
 from lyra_tasks.images.stream.pack import PackedImage
 from lyra_tasks.images.stream.tar import BLOCK_BYTES, SECTOR_BYTES, format_tar_header, padding_size

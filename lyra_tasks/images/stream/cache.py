@@ -7,7 +7,6 @@ files are removed. Files are created atomically and linked, so that any number o
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +20,7 @@ from pydantic import Field, model_validator
 from lyra_tasks.config.values import Digest
 from lyra_tasks.digests import canonical_json, file_sha256, hex_part, sha256_digest
 from lyra_tasks.errors import PreconditionError
-from lyra_tasks.files import mark_used
+from lyra_tasks.files import link_or_copy, mark_used
 from lyra_tasks.images.oci import Layer
 from lyra_tasks.images.stream.codec import Compression
 from lyra_tasks.images.stream.tar import Block
@@ -201,16 +200,3 @@ class LayerCache:
 
     def _unpacked_entry_path(self, digest: str) -> Path:
         return self.directory / "unpacked" / f"{hex_part(digest)}.json"
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Link a file that is never changed, or copy it where links are not possible."""
-    try:
-        target.hardlink_to(source)
-    except FileExistsError:
-        target.unlink()
-        target.hardlink_to(source)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(source, target)
