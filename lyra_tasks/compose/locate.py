@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lyra_tasks.compose.model import DEFAULT_FILES, OVERRIDE_FILES, ComposeSettings
@@ -31,6 +31,17 @@ def find_compose_files(root: Path, settings: ComposeSettings, origin: str = "[co
         return ()
     override = next((root / name for name in OVERRIDE_FILES if (root / name).is_file()), None)
     return (found, override) if override is not None else (found,)
+
+
+def find_wrong_files(root: Path, settings: ComposeSettings) -> Iterator[tuple[int, str, str]]:
+    """Yield number (from 0), name and problem of each file of `[compose] files` that cannot be one."""
+    top = (find_repository(root) or root).resolve()
+    for number, name in enumerate(settings.files or ()):
+        path = Path(os.path.normpath(root / name))
+        if not path.is_file():
+            yield number, name, "is not a file"
+        elif not path.resolve().is_relative_to(top):
+            yield number, name, f"is outside of the repository {display_path(top)}; copy it into it"
 
 
 def find_repository(root: Path) -> Path | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,14 @@ from lyra_tasks.config.validation.positions import (
     find_duplicate,
     find_positions,
 )
-from lyra_tasks.config.validation.problems import Problem, format_location, problems_to_error, to_error, toml_type_name
+from lyra_tasks.config.validation.problems import (
+    Problem,
+    format_location,
+    problems_to_error,
+    quote_text,
+    to_error,
+    toml_type_name,
+)
 from lyra_tasks.digests import json_sha256, sha256_hex
 from lyra_tasks.documents import DocumentError, describe_failure, parse_toml, read_document
 from lyra_tasks.errors import ConfigurationError, LyraError
@@ -104,7 +112,8 @@ def load_config_file(file: Path, rules: Mapping[str, bool] | None = None, *, tex
             f"The path of the project is not valid UTF-8: {printable}", hint="Rename the directory"
         )
     _check_schema(document, name, lines)
-    compose, compose_error = _read_compose(document, root)
+    locate_problems = partial(problems_to_error, file=name, lines=lines, overrides={})
+    compose, compose_error = _read_compose(document, root, locate_problems)
     config, problems = _validate(document if compose is None else merge_overrides(compose, document), root, rules)
     places = compose.places if compose is not None else {}
     if compose is not None and compose.name and ("project", "name") not in {**lines, **places}:
@@ -122,12 +131,22 @@ def load_config_file(file: Path, rules: Mapping[str, bool] | None = None, *, tex
     return LoadedConfig(config, root / file.name, root, lines, overrides, compose_error or error, compose)
 
 
-def _read_compose(document: Mapping[str, Any], root: Path) -> tuple[ComposeProject | None, LyraError | None]:
+def _read_compose(
+    document: Mapping[str, Any], root: Path, locate_problems: Callable[[Iterable[Problem]], LyraError]
+) -> tuple[ComposeProject | None, LyraError | None]:
     """Return the Compose project, or the error that prevents reading it; neither if there is none."""
     from lyra_tasks.compose.cache import read_cached_project
+    from lyra_tasks.compose.locate import find_wrong_files
 
+    settings = read_settings(document)
+    problems = [
+        Problem(("compose", "files", number), f"{quote_text(name)} {problem}")
+        for number, name, problem in find_wrong_files(root, settings)
+    ]
+    if problems:
+        return None, locate_problems(problems)
     try:
-        return read_cached_project(root, read_settings(document)), None
+        return read_cached_project(root, settings), None
     except LyraError as error:
         return None, error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lyra_tasks.config.load import load_config
@@ -49,6 +49,8 @@ def inline(value: Any) -> str:
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=tables())
+@example(document={"compose": {"files": ["", "gone.yaml"]}})
+@example(document={"compose": {"files": ["/etc/hostname"]}})
 def test_any_document_is_valid_or_has_located_problems(project: Project, document: dict[str, Any]) -> None:
     document["schema"] = 1
     lines = [f"{key} = {inline(value)}" for key, value in document.items()]
