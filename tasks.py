@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,8 @@ _STATIC_CHECKS = (
     "lint-imports",
     "mkdocs build",  # not --quiet, which would hide the warnings from its strict mode
 )
-# beside the quick tests, which do not use all of two processors
 _TYPE_CHECKS = ("mypy", "mypy --platform darwin --cache-dir .mypy_cache/darwin --package lyra_tasks")
-# of the quick tests: measuring the others would take minutes more
+# of the quick tests, at night: a figure that no check depends on, and measuring the others would take minutes more
 _COVERAGE_OPTIONS = "--cov --cov-report=term:skip-covered"
 # Tests of one file share what they build.
 _ALL_TESTS = "--numprocesses auto --maxprocesses 4 --dist loadfile"
@@ -60,25 +61,39 @@ def check(c: Any, only: str = "", fast: bool = False, thorough: bool = False) ->
     if fast and thorough:
         raise Exit("--fast and --thorough exclude each other; name one of them", code=2)
     if only:
-        test_runs = [f'{_QUICK_TESTS if fast else _ALL_TESTS} -k "{only}"']
+        steps = [(*_TYPE_CHECKS, f"pytest {_QUICK_TESTS if fast else _ALL_TESTS} -k {shlex.quote(only)}")]
     elif fast:
-        test_runs = [_QUICK_TESTS]
-    else:
-        test_runs = [f"{_QUICK_TESTS} {_COVERAGE_OPTIONS}", _THOROUGH_TESTS if thorough else _SLOW_TESTS]
-    with c.cd(str(_HERE)):
-        for command in _STATIC_CHECKS:
-            _run(c, command)
-        with ExitStack() as type_checks:
-            for command in _TYPE_CHECKS:
-                type_checks.enter_context(_run(c, command, asynchronous=True))
-            _run(c, f"pytest {test_runs[0]}")
-        for options in test_runs[1:]:
-            _run(c, f"pytest {options}")
+        steps = [(*_TYPE_CHECKS, f"pytest {_QUICK_TESTS}")]
+    elif thorough:
+        steps = [(*_TYPE_CHECKS, f"pytest {_QUICK_TESTS} {_COVERAGE_OPTIONS}"), (f"pytest {_THOROUGH_TESTS}",)]
+    else:  # tests of engines wait, and leave a processor idle for a third of their time
+        steps = [(*_TYPE_CHECKS, f"pytest {_QUICK_TESTS}", f"pytest {_SLOW_TESTS}")]
+    for step in (*((command,) for command in _STATIC_CHECKS), *steps):
+        _run_together(step)
 
 
-def _run(c: Any, command: str, **options: Any) -> Any:
-    """Run a tool of the environment; an asynchronous one shows its output only if it fails."""
-    return c.run(f'"{_BIN}"/{command}', echo=True, echo_format=f"== {command}", pty=False, in_stream=False, **options)
+def _run_together(commands: Sequence[str]) -> None:
+    """Run tools at the same time and show the last one; of the others, the last line, or all if they fail."""
+    with ThreadPoolExecutor(len(commands)) as pool:
+        hidden = [pool.submit(_run, command, is_shown=False) for command in commands[:-1]]
+        exit_codes = [_run(commands[-1]), *(future.result() for future in hidden)]
+    if any(exit_codes):
+        raise Exit(code=1)
+
+
+def _run(command: str, *, is_shown: bool = True) -> int:
+    """Run a tool of the environment and return its exit code."""
+    print(f"== {command}", flush=True)
+    program, *arguments = shlex.split(command)
+    output, errors = (None, None) if is_shown else (subprocess.PIPE, subprocess.STDOUT)
+    done = subprocess.run(
+        [_BIN / program, *arguments],
+        cwd=_HERE, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, text=True, check=False,
+    )  # fmt: skip
+    if not is_shown:
+        lines = done.stdout.splitlines()
+        print(f"== {command}:", *(lines if done.returncode else lines[-1:]), sep="\n", flush=True)
+    return done.returncode
 
 
 @task(
