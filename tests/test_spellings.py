@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 import shlex
+import signal
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 
 from lyra_tasks.engine.client.monitoring import LogFollower
 from lyra_tasks.redaction import redact
-from tests.thorough import examples
+from tests.thorough import examples, keep_named
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +115,46 @@ def test_no_secret_keeps_a_known_spelling(secret: str) -> None:
 def test_secret_without_letters_keeps_no_known_spelling(character: str) -> None:
     for secret in (f"{character}:::::::", character * 8):
         assert list_kept_spellings(secret) == []
+
+
+def escape_backslashes(text: str) -> str:
+    """Write a backslash, as JSON in JSON for HTML does, before everything but letters and digits."""
+    return re.sub("([^A-Za-z0-9])", r"\\\\u005c\1", text)
+
+
+@contextmanager
+def ending_within(seconds: float) -> Iterator[None]:
+    """Fail if the block takes longer; `re` lets signals in."""
+
+    def fail(_number: int, _frame: object) -> None:
+        raise AssertionError(f"not ended after {seconds} s")
+
+    previous = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    keep_named(
+        ["mixed", "-", "'", '"', "&", "\n", "\u00e9"],
+        ["mixed", "'\"", *string.punctuation, " ", "\n", "\u00e9", "\udcff"],
+    ),
+)
+def test_text_that_is_nearly_a_secret_takes_no_longer(marks: str) -> None:
+    """There is one way to read each character: with two, forty characters would be read in 2**40 ways."""
+    marks = string.punctuation * 2 if marks == "mixed" else marks * 40
+    for secret, nearly in ((f"{marks}A1b2c3", f"{marks[1:]}A1b2c3"), (f"A1b2c3{marks}x", f"A1b2c3{marks}y")):
+        redact(secret, [secret])  # compiles the patterns
+        for spell in (*SPELLINGS.values(), escape_backslashes):
+            with suppress(UnicodeEncodeError):
+                text = spell(nearly)
+                with ending_within(2):
+                    redact(text, [secret])
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])

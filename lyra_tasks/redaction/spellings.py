@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain, pairwise
 from urllib.parse import quote
 
 _MAX_NEEDLE_BYTES = 24  # more would not be found faster
@@ -22,7 +23,7 @@ _LONG_RUN = 6  # from here on, an earlier run is better than a longer one
 _MIN_CORE_LENGTH = 4  # base64 characters that depend on a value alone
 
 _RUN = re.compile(r"[A-Za-z0-9]+")
-_PIECE = re.compile(r"[A-Za-z0-9]+|\\+|.", re.DOTALL)
+_PIECE = re.compile(r"[A-Za-z0-9]+|\\+|['\"]+|.", re.DOTALL)
 _SEPARATORS_BY_FORM = {
     "hex": ("", ":", " ", "-", ",", ", ", " 0x", ",0x", ", 0x"),
     "escaped": ("\\x", "\\\\x", "="),
@@ -33,6 +34,10 @@ _OCTAL_SEPARATORS = ("\\", "\\\\", " ")
 _CONTROL_LETTERS = {"\0": "0", "\a": "a", "\b": "b", "\t": "t", "\n": "n", "\v": "v", "\f": "f", "\r": "r", "\x1b": "e"}
 _BEFORE_ENTITY_NAMES = ("&", "26", ";", "3b")  # as in `&lt;`, `\u0026lt;`, `&amp;lt;` and `%26amp%3Blt;`
 _BACKSLASH = rb"(?:\\+u005c|\\+x5c|\\+134|\\|%(?:25)*5c|&(?:amp;)*(?:#0*92|#x0*5c|bsol);|=5c)"
+_BACKSLASH_CODE = re.compile(r"u005c|x5c|134", re.IGNORECASE)
+# One before another character. A text can be divided into such spellings in one way: if there were two for a character,
+# to find that a text is not quite a value would take twice the time for each.
+_LEADING_BACKSLASH = _BACKSLASH.replace(rb"|\\|", rb"|\\(?!\\*(?:u005c|x5c|134))|")
 _AMPERSAND = rb"(?:&|\\+u0026|\\+x26|%(?:25)*26)"
 _NUMBER_SIGN = rb"(?:#|\\+u0023|\\+x23|%(?:25)*23)"
 _SEMICOLON = rb"(?:;|\\+u003b|\\+x3b|%(?:25)*3b)"
@@ -112,7 +117,9 @@ def max_spelling_bytes(value: str) -> int:
 def compile_escapes(value: str, *, ignore_case: bool) -> re.Pattern[bytes]:
     """Return a pattern of a value whose characters, except letters and digits, are escaped in any way."""
     flags = re.IGNORECASE if ignore_case else re.NOFLAG
-    return re.compile(b"".join(_escape_piece(piece, ignore_case=ignore_case) for piece in _PIECE.findall(value)), flags)
+    pieces = [*_PIECE.findall(value), ""]
+    escaped = (_escape_piece(piece, after, ignore_case=ignore_case) for piece, after in pairwise(pieces))
+    return re.compile(b"".join(escaped), flags)
 
 
 def name_escapes(text: bytes, value: bytes) -> str:
@@ -176,24 +183,32 @@ def _list_base64(data: bytes) -> Iterator[Encoding]:
             yield Encoding(text[:_MAX_NEEDLE_BYTES].lower(), text, "base64", True, int(offset != 0), partial_after)
 
 
-def _escape_piece(piece: str, *, ignore_case: bool) -> bytes:
-    """Return a pattern of a run of letters and digits, of a run of backslashes or of another character, escaped."""
+def _escape_piece(piece: str, after: str, *, ignore_case: bool) -> bytes:
+    """Return a pattern of letters and digits, of backslashes or of quotes, or of another character, escaped."""
     if piece.isascii() and piece.isalnum():
         return piece.encode()
     if piece[0] == "\\":
-        return b"(?i:%b){%d,%d}" % (_BACKSLASH, len(piece), 16 * len(piece))
+        backslash = _BACKSLASH if _BACKSLASH_CODE.match(after) else _LEADING_BACKSLASH
+        return b"(?i:%b){%d,%d}" % (backslash, len(piece), 16 * len(piece))
+    if piece[0] in "'\"" and len(piece) > 1:  # in a shell's quotes, one may become five
+        quotes = b"|".join(chain(_escape_character("'"), _escape_character('"')))
+        return b"(?:%b){%d,%d}" % (quotes, len(piece), 5 * len(piece))
     variants = dict.fromkeys((piece, piece.lower(), piece.upper()) if ignore_case else (piece,))
     alternatives = [
         alternative
         for variant in variants
         for alternative in (_escape_character(variant) if len(variant) == 1 else [re.escape(encode_text(variant))])
     ]
+    if piece in "'\"":
+        alternatives.insert(0, piece.encode() * 2)  # in CSV, SQL and YAML
+    if piece == "'":
+        alternatives.insert(0, rb"'(?:\\+'|\"'\")'")  # in a shell's quotes
     return b"(?:%b)" % b"|".join(alternatives)
 
 
 def _escape_character(character: str) -> Iterator[bytes]:
     data, code = encode_text(character), ord(character)
-    backslashes = _BACKSLASH + b"+"
+    backslashes = _LEADING_BACKSLASH + b"+"
     codes = [rb"u\{0*%x\}" % code, b"U%08x" % code]
     codes.append(backslashes.join(b"u" + unit.encode() for unit in _utf16_units(character)))
     codes.append(backslashes.join(b"x%02x" % byte for byte in data))
@@ -203,21 +218,16 @@ def _escape_character(character: str) -> Iterator[bytes]:
     if character in _CONTROL_LETTERS:
         codes.append(_CONTROL_LETTERS[character].encode())
     names = [b"%b(?:0*%d|x0*%x)" % (_NUMBER_SIGN, code, code)]
-    names += [name.encode() for name in _entity_names().get(character, ())]
+    names += sorted({name.lower().encode() for name in _entity_names().get(character, ())})
     entity = b"%b(?:(?:amp|%b(?:0*38|x0*26))%b)*(?:%b)%b" % (
         _AMPERSAND, _NUMBER_SIGN, _SEMICOLON, b"|".join(names), _SEMICOLON
     )  # fmt: skip
     percents = b"".join(b"%%(?:25)*%02x" % byte for byte in data)
-    if character == "'":
-        yield rb"'(?:\\+'|\"'\")'"  # in a shell's quotes
-    if character in "'\"":
-        yield re.escape(data) * 2  # in CSV, SQL and YAML
     yield re.escape(data)
-    yield b"(?i:%b{1,16}(?:%b))" % (_BACKSLASH, b"|".join(codes))
-    yield b"(?i:%b){0,16}(?:%b|(?i:%b|%b))" % (_BACKSLASH, re.escape(data), percents, entity)
+    yield b"(?i:%b{1,16}(?:%b))" % (_LEADING_BACKSLASH, b"|".join(codes))
+    yield b"(?i:%b){1,16}(?:%b)" % (_LEADING_BACKSLASH, re.escape(data))
+    yield b"(?i:(?:%b){0,16}(?:%b|%b))" % (_LEADING_BACKSLASH, percents, entity)
     yield b"(?i:%b)" % b"".join(b"=%02x" % byte for byte in data)
-    if character == "&":
-        yield b"(?i:%b)" % _AMPERSAND
     if character == " ":
         yield rb"\+"
     if character == "\n":

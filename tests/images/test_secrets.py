@@ -9,7 +9,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lyra_tasks.images.scan.secrets import MIN_SECRET_LENGTH, SecretMatch, SecretMatcher, split_secret
@@ -48,6 +48,7 @@ def test_secret_matches_in_every_form_and_offset(secret: str, before: bytes, aft
 
 
 @given(st.binary(min_size=MIN_SECRET_LENGTH, max_size=60).map(lambda data: b"\xff" + data + b"\x80"), st.binary())
+@example(b'\xff\0\0\0\0""\\\'\x80', b"")
 @settings(max_examples=examples(25, thorough=100), deadline=None)
 def test_binary_secret_matches(secret: bytes, around: bytes) -> None:
     value = secret.decode(errors="surrogateescape")
